@@ -1,0 +1,49 @@
+// A read-only matrix [rows, cols] in some storage format, as the GEMM sees it. autograd knows no formats: it asks the registry for
+// functions that turn a range of rows and columns into float32 (every format has this one) or straight into a packed panel of
+// the running kernel table (fast formats). quant/ registers the block formats; float32 and bfloat16 are built in.
+#ifndef LAPIDARY_AUTOGRAD_WEIGHT_H_
+#define LAPIDARY_AUTOGRAD_WEIGHT_H_
+
+#include <cstdint>
+
+namespace lapidary {
+
+// Format ids are those of ggml (formats.md 2.2), so that files, panels and views agree: 0 F32, 1 F16, 2 Q4_0, 8 Q8_0, 14 Q6_K, 30 BF16.
+enum : int32_t { kFormatF32 = 0, kFormatF16 = 1, kFormatQ4_0 = 2, kFormatQ8_0 = 8, kFormatQ6_K = 14, kFormatBF16 = 30 };
+
+struct WeightView {
+  int32_t format = kFormatF32;
+  int64_t rows = 0;       // O, output features
+  int64_t cols = 0;       // I, input features; a multiple of the format's block size
+  const void* data = nullptr;  // rows * row_bytes bytes, row-major; need not be aligned to more than 2 bytes for block formats
+  int64_t row_bytes = 0;
+};
+
+inline WeightView F32View(const float* data, int64_t rows, int64_t cols) {
+  return {kFormatF32, rows, cols, data, cols * 4};
+}
+inline WeightView Bf16View(const void* data, int64_t rows, int64_t cols) {
+  return {kFormatBF16, rows, cols, data, cols * 2};
+}
+
+// What the registry holds for one format.
+struct WeightFormat {
+  int32_t id = 0;
+  const char* name = "";   // "Q4_0"
+  int64_t block_size = 1;  // elements of a row that share a block
+  int64_t block_bytes = 4;
+  // Columns [begin, end) of one row as float32; both multiples of block_size.
+  void (*dequantize)(const void* row, int64_t begin, int64_t end, float* out) = nullptr;
+};
+
+// Adds (or replaces) a format. Called while libraries initialize, before any thread uses the GEMM. Throws Error on a null function.
+void RegisterWeightFormat(const WeightFormat& format);
+// Throws Error if the id is unknown.
+const WeightFormat& GetWeightFormat(int32_t id);
+
+// Rows [row, row + count), whole, as float32 out[count, cols].
+void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_WEIGHT_H_
