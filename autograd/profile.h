@@ -1,0 +1,38 @@
+// Where a step's time goes: wall seconds and calls by op name, forward and backward. Off unless enabled; costs two clock reads
+// per op when on. One thread (the tape's).
+#ifndef LAPIDARY_AUTOGRAD_PROFILE_H_
+#define LAPIDARY_AUTOGRAD_PROFILE_H_
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace lapidary {
+
+struct ProfileEntry {
+  int64_t calls = 0;
+  double seconds = 0;
+};
+
+void EnableProfile(bool on);
+// By name; backward entries have "'" appended ("matmul'"). Nested scopes count in both.
+const std::map<std::string, ProfileEntry>& ProfileEntries();
+void ResetProfile();
+
+class ProfileScope {
+ public:
+  explicit ProfileScope(const char* name, bool backward = false);
+  ~ProfileScope();
+  ProfileScope(const ProfileScope&) = delete;
+  ProfileScope& operator=(const ProfileScope&) = delete;
+
+ private:
+  const char* name_;  // null: off
+  bool backward_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_PROFILE_H_
