@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kLarge = 1 << 21;  // from here on, ask for huge pages
 
-// Sizes are rounded up to 1/8 of their power of two, so at most 12.5 % is lost and blocks fit again.
+// Sizes are rounded up to 1/8 of their power of two, so at most 12.5 % is lost and blocks fit
+// again.
 int64_t RoundSize(int64_t bytes) {
   if (bytes <= 512) return 512;
   const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes))) / 8;
@@ -48,7 +49,8 @@ struct Arena {
       std::lock_guard<std::mutex> lock(mutex);
       stats.live_bytes -= size;
       stats.reserved_bytes -= size;
-      throw Error(StrCat("memory: must have ", size, " bytes for a tensor; got none beside ", stats.live_bytes,
+      throw Error(StrCat("memory: must have ", size, " bytes for a tensor; got none beside ",
+                         stats.live_bytes,
                          " bytes in use; try a shorter sequence or gradient_checkpointing"));
     }
     if (size >= kLarge) ::madvise(block, static_cast<size_t>(padded), MADV_HUGEPAGE);
@@ -71,7 +73,8 @@ Arena& TheArena() {
 }  // namespace
 
 std::shared_ptr<uint8_t[]> AllocateBytes(int64_t bytes) {
-  LAPIDARY_CHECK(bytes >= 0 && bytes < (int64_t{1} << 46), "memory: a tensor must have a sensible size; got ", bytes, " bytes");
+  LAPIDARY_CHECK(bytes >= 0 && bytes < (int64_t{1} << 46),
+                 "memory: a tensor must have a sensible size; got ", bytes, " bytes");
   const int64_t size = RoundSize(bytes);
   uint8_t* block = TheArena().Take(size);
   return std::shared_ptr<uint8_t[]>(block, [size](uint8_t* b) { TheArena().Give(b, size); });

@@ -1,6 +1,6 @@
-// Step memory: every tensor's bytes come from here. Freed blocks are kept by size and handed out again, so that a step asks the
-// system for nothing that an earlier step had; the high-water mark of live bytes is what a step needs.
-// Thread-safe. Blocks are 64-byte aligned.
+// Step memory: every tensor's bytes come from here. Freed blocks are kept by size and handed out
+// again, so that a step asks the system for nothing that an earlier step had; the high-water mark
+// of live bytes is what a step needs. Thread-safe. Blocks are 64-byte aligned.
 #ifndef LAPIDARY_AUTOGRAD_ARENA_H_
 #define LAPIDARY_AUTOGRAD_ARENA_H_
 
@@ -9,7 +9,8 @@
 
 namespace lapidary {
 
-// A block that returns to the arena when the last holder drops it. Contents are undefined. Throws Error if memory runs out.
+// A block that returns to the arena when the last holder drops it. Contents are undefined. Throws
+// Error if memory runs out.
 std::shared_ptr<uint8_t[]> AllocateBytes(int64_t bytes);
 
 struct ArenaStats {

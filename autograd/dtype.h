@@ -1,4 +1,5 @@
-// Element types of tensors. Activations and gradients are float32; bf16 and int8 hold kept layer inputs and frozen weights.
+// Element types of tensors. Activations and gradients are float32; bf16 and int8 hold kept layer
+// inputs and frozen weights.
 #ifndef LAPIDARY_AUTOGRAD_DTYPE_H_
 #define LAPIDARY_AUTOGRAD_DTYPE_H_
 

@@ -1,8 +1,10 @@
-// The three matrix products of training, multi-threaded, on activations in float32 and weights in any registered format.
-// Outputs are partitioned over threads, the inner dimension never is; accumulators run through it in order, so a row's result
-// depends neither on the number of threads nor on how many other rows there are.
+// The three matrix products of training, multi-threaded, on activations in float32 and weights in
+// any registered format. Outputs are partitioned over threads, the inner dimension never is;
+// accumulators run through it in order, so a row's result depends neither on the number of threads
+// nor on how many other rows there are.
 //
-// Compute: float32 = fp32 products; bfloat16 = both operands rounded to bf16 (nearest even), products and sums in fp32.
+// Compute: float32 = fp32 products; bfloat16 = both operands rounded to bf16 (nearest even),
+// products and sums in fp32.
 #ifndef LAPIDARY_AUTOGRAD_GEMM_H_
 #define LAPIDARY_AUTOGRAD_GEMM_H_
 
@@ -16,13 +18,16 @@ enum class Compute { kFloat32, kBfloat16 };
 const char* ComputeName(Compute compute);  // "float32", "bfloat16"
 
 // y[N, O] = x[N, I] w^T, or += if `add`. w is [O, I].
-void GemmForward(const float* x, int64_t n, const WeightView& w, float* y, bool add, Compute compute);
+void GemmForward(const float* x, int64_t n, const WeightView& w, float* y, bool add,
+                 Compute compute);
 
 // dx[N, I] = dy[N, O] w, or += if `add`.
-void GemmInputGrad(const float* dy, int64_t n, const WeightView& w, float* dx, bool add, Compute compute);
+void GemmInputGrad(const float* dy, int64_t n, const WeightView& w, float* dx, bool add,
+                   Compute compute);
 
 // dw[O, I] = dy[N, O]^T x[N, I], or += if `add`.
-void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64_t i, float* dw, bool add, Compute compute);
+void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64_t i, float* dw,
+                    bool add, Compute compute);
 
 }  // namespace lapidary
 

@@ -15,7 +15,8 @@ void EnableProfile(bool on) { enabled = on; }
 const std::map<std::string, ProfileEntry>& ProfileEntries() { return Entries(); }
 void ResetProfile() { Entries().clear(); }
 
-ProfileScope::ProfileScope(const char* name, bool backward) : name_(enabled ? name : nullptr), backward_(backward) {
+ProfileScope::ProfileScope(const char* name, bool backward)
+    : name_(enabled ? name : nullptr), backward_(backward) {
   if (name_) start_ = std::chrono::steady_clock::now();
 }
 

@@ -1,5 +1,5 @@
-// Where a step's time goes: wall seconds and calls by op name, forward and backward. Off unless enabled; costs two clock reads
-// per op when on. One thread (the tape's).
+// Where a step's time goes: wall seconds and calls by op name, forward and backward. Off unless
+// enabled; costs two clock reads per op when on. One thread (the tape's).
 #ifndef LAPIDARY_AUTOGRAD_PROFILE_H_
 #define LAPIDARY_AUTOGRAD_PROFILE_H_
 

@@ -34,12 +34,14 @@ float* InputGrads::operator[](int i) const {
 Var Tape::Leaf(Param& p) {
   if (mode_ == Mode::kNoGrad || !p.trainable) {
     LAPIDARY_CHECK(!p.trainable || !allowed_params_ ||
-                       std::find(allowed_params_->begin(), allowed_params_->end(), &p) != allowed_params_->end(),
-                   "checkpoint: every trainable Param used inside must be in its list; got ", p.name);
+                       std::find(allowed_params_->begin(), allowed_params_->end(), &p) !=
+                           allowed_params_->end(),
+                   "checkpoint: every trainable Param used inside must be in its list; got ",
+                   p.name);
     return Var(this, -1, p.value);
   }
-  LAPIDARY_CHECK(!allowed_params_ ||
-                     std::find(allowed_params_->begin(), allowed_params_->end(), &p) != allowed_params_->end(),
+  LAPIDARY_CHECK(!allowed_params_ || std::find(allowed_params_->begin(), allowed_params_->end(),
+                                               &p) != allowed_params_->end(),
                  "checkpoint: every trainable Param used inside must be in its list; got ", p.name);
   Node node;
   node.shape = p.value.shape();
@@ -60,17 +62,20 @@ Var Tape::Input(Tensor value) {
 
 bool Tape::ShouldRecord(std::span<const Var> inputs, bool always) const {
   if (mode_ == Mode::kNoGrad) return false;
-  return always || std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.needs_grad(); });
+  return always ||
+         std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.needs_grad(); });
 }
 
 Var Tape::Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor y) {
-  LAPIDARY_CHECK(!done_, "Record: the tape must not have run backward; got an op ", op->name(), " after it");
+  LAPIDARY_CHECK(!done_, "Record: the tape must not have run backward; got an op ", op->name(),
+                 " after it");
   Node node;
   node.op = std::move(op);
   node.shape = y.shape();
   node.inputs.reserve(inputs.size());
   for (const Var& v : inputs) {
-    LAPIDARY_CHECK(!v.needs_grad() || v.tape_ == this, node.op->name(), ": inputs must be on the same tape");
+    LAPIDARY_CHECK(!v.needs_grad() || v.tape_ == this, node.op->name(),
+                   ": inputs must be on the same tape");
     node.inputs.push_back(v.node_);
   }
   nodes_.push_back(std::move(node));
@@ -78,7 +83,8 @@ Var Tape::Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor
 }
 
 void Tape::Backward(const Var& loss) {
-  LAPIDARY_CHECK(loss.value().size() == 1, "Backward: the loss must be a scalar; got ", loss.shape());
+  LAPIDARY_CHECK(loss.value().size() == 1, "Backward: the loss must be a scalar; got ",
+                 loss.shape());
   Tensor one(loss.shape());
   one.Fill(1.0f);
   Backward(loss, std::move(one));
@@ -86,9 +92,11 @@ void Tape::Backward(const Var& loss) {
 
 void Tape::Backward(const Var& y, Tensor dy) {
   LAPIDARY_CHECK(y.needs_grad(),
-                 "Backward: a trainable Param must reach this value; got none; try attaching LoRA or unfreezing a Param");
+                 "Backward: a trainable Param must reach this value; got none; try attaching LoRA "
+                 "or unfreezing a Param");
   LAPIDARY_CHECK(!done_, "Backward: must run once per tape; got a second call");
-  LAPIDARY_CHECK(dy.size() == y.value().size(), "Backward: the gradient must have the value's size; got ", dy.shape(), ", value ",
+  LAPIDARY_CHECK(dy.size() == y.value().size(),
+                 "Backward: the gradient must have the value's size; got ", dy.shape(), ", value ",
                  y.shape());
   done_ = true;
   GradSlot(y.node_) = std::move(dy);
@@ -104,6 +112,8 @@ void Tape::Backward(const Var& y, Tensor dy) {
   }
 }
 
-Tensor Tape::Grad(const Var& input) const { return input.node_ < 0 ? Tensor() : nodes_[input.node_].grad; }
+Tensor Tape::Grad(const Var& input) const {
+  return input.node_ < 0 ? Tensor() : nodes_[input.node_].grad;
+}
 
 }  // namespace lapidary

@@ -1,7 +1,8 @@
-// The tape: eager, append-only list of ops; backward is one reverse loop over it. Each op is a struct that holds what its gradient
-// needs and nothing else; the tape holds gradients and shapes, never values, so an activation lives exactly as long as an op or a
-// Var of the caller keeps it. Everything of an op is released as soon as its gradient has been formed.
-// A tape and its Vars belong to one thread.
+// The tape: eager, append-only list of ops; backward is one reverse loop over it. Each op is a
+// struct that holds what its gradient needs and nothing else; the tape holds gradients and shapes,
+// never values, so an activation lives exactly as long as an op or a Var of the caller keeps it.
+// Everything of an op is released as soon as its gradient has been formed. A tape and its Vars
+// belong to one thread.
 #ifndef LAPIDARY_AUTOGRAD_TAPE_H_
 #define LAPIDARY_AUTOGRAD_TAPE_H_
 
@@ -49,9 +50,11 @@ class Var {
 // Where an op adds the gradients of its inputs.
 class InputGrads {
  public:
-  // The gradient buffer of input i, zero-filled on first use, to be added to; null if input i needs none.
+  // The gradient buffer of input i, zero-filled on first use, to be added to; null if input i needs
+  // none.
   float* operator[](int i) const;
-  // For ops that write whole buffers: `add` false means that the bytes are undefined and must all be written.
+  // For ops that write whole buffers: `add` false means that the bytes are undefined and must all
+  // be written.
   struct Target {
     float* data;  // null if input i needs no gradient
     bool add;
@@ -68,7 +71,8 @@ class InputGrads {
 
 class Tape {
  public:
-  // kRecord: ops are recorded where an input needs a gradient. kNoGrad: nothing is (inference, first pass of a checkpoint).
+  // kRecord: ops are recorded where an input needs a gradient. kNoGrad: nothing is (inference,
+  // first pass of a checkpoint).
   enum class Mode { kRecord, kNoGrad };
   explicit Tape(Mode mode = Mode::kRecord) : mode_(mode) {}
   Tape(const Tape&) = delete;
@@ -83,8 +87,9 @@ class Tape {
   // A value whose gradient is wanted: read it with Grad after Backward.
   Var Input(Tensor value);
 
-  // Appends an op with output y. Op has `static constexpr const char* kName` and `void Backward(const float* dy, const InputGrads& d) const`.
-  // The op is dropped at once when nothing needs a gradient (or none is recorded). `always`: record even if no input needs one.
+  // Appends an op with output y. Op has `static constexpr const char* kName` and `void
+  // Backward(const float* dy, const InputGrads& d) const`. The op is dropped at once when nothing
+  // needs a gradient (or none is recorded). `always`: record even if no input needs one.
   template <class Op>
   Var Record(Op op, std::span<const Var> inputs, Tensor y, bool always = false) {
     if (!ShouldRecord(inputs, always)) return Constant(std::move(y));
@@ -92,22 +97,26 @@ class Tape {
   }
   template <class Op>
   Var Record(Op op, std::initializer_list<Var> inputs, Tensor y, bool always = false) {
-    return Record(std::move(op), std::span<const Var>(inputs.begin(), inputs.size()), std::move(y), always);
+    return Record(std::move(op), std::span<const Var>(inputs.begin(), inputs.size()), std::move(y),
+                  always);
   }
-  // True iff Record with these inputs would keep the op (an op may skip saving what only its gradient needs).
+  // True iff Record with these inputs would keep the op (an op may skip saving what only its
+  // gradient needs).
   bool ShouldRecord(std::span<const Var> inputs, bool always = false) const;
   bool ShouldRecord(std::initializer_list<Var> inputs) const {
     return ShouldRecord(std::span<const Var>(inputs.begin(), inputs.size()));
   }
 
-  // Forms all gradients of `loss`, a scalar. Throws Error if no trainable Param or Input reaches it. Once per tape.
+  // Forms all gradients of `loss`, a scalar. Throws Error if no trainable Param or Input reaches
+  // it. Once per tape.
   void Backward(const Var& loss);
   // The same from a given gradient of y (y's shape).
   void Backward(const Var& y, Tensor dy);
   // The gradient of an Input after Backward; undefined if none reached it.
   Tensor Grad(const Var& input) const;
 
-  // If set, Leaf throws Error for a trainable Param that is not in the list (autograd/checkpoint.h).
+  // If set, Leaf throws Error for a trainable Param that is not in the list
+  // (autograd/checkpoint.h).
   void RestrictParams(const std::vector<Param*>* allowed) { allowed_params_ = allowed; }
 
   int64_t size() const { return static_cast<int64_t>(nodes_.size()); }
@@ -136,7 +145,9 @@ class Tape {
   };
 
   Var Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor y);
-  Tensor& GradSlot(int node) { return nodes_[node].param ? nodes_[node].param->grad : nodes_[node].grad; }
+  Tensor& GradSlot(int node) {
+    return nodes_[node].param ? nodes_[node].param->grad : nodes_[node].grad;
+  }
 
   Mode mode_;
   bool done_ = false;

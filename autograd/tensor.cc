@@ -14,7 +14,8 @@ const char* DTypeName(DType dtype) {
 }
 
 Shape::Shape(std::initializer_list<int64_t> sizes) {
-  LAPIDARY_CHECK(sizes.size() <= kMaxRank, "Shape: rank must be at most ", kMaxRank, "; got ", sizes.size());
+  LAPIDARY_CHECK(sizes.size() <= kMaxRank, "Shape: rank must be at most ", kMaxRank, "; got ",
+                 sizes.size());
   for (int64_t size : sizes) {
     LAPIDARY_CHECK(size >= 0, "Shape: sizes must be >= 0; got ", size);
     dims[rank++] = size;
@@ -37,8 +38,10 @@ Tensor::Tensor(const Shape& shape, DType dtype)
 Tensor Tensor::Zeros(const Shape& shape, DType dtype) {
   Tensor t(shape, dtype);
   uint8_t* bytes = t.data<uint8_t>();
-  ParallelFor(t.byte_size(), [&](Range r) { std::memset(bytes + r.begin, 0, static_cast<size_t>(r.end - r.begin)); },
-              1 << 20);
+  ParallelFor(
+      t.byte_size(),
+      [&](Range r) { std::memset(bytes + r.begin, 0, static_cast<size_t>(r.end - r.begin)); },
+      1 << 20);
   return t;
 }
 
@@ -49,7 +52,8 @@ Tensor Tensor::FromFloats(const Shape& shape, const float* values) {
 }
 
 Tensor Tensor::Reshaped(const Shape& shape) const {
-  LAPIDARY_CHECK(shape.size() == size(), "Reshaped: the number of elements must stay ", size(), "; got ", shape);
+  LAPIDARY_CHECK(shape.size() == size(), "Reshaped: the number of elements must stay ", size(),
+                 "; got ", shape);
   Tensor t = *this;
   t.shape_ = shape;
   return t;

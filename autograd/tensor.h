@@ -1,5 +1,5 @@
-// Tensor: a value handle over a shared buffer; contiguous, row-major, rank <= 4. Copies share the bytes.
-// Not thread-safe to write through two handles at once; reading is.
+// Tensor: a value handle over a shared buffer; contiguous, row-major, rank <= 4. Copies share the
+// bytes. Not thread-safe to write through two handles at once; reading is.
 #ifndef LAPIDARY_AUTOGRAD_TENSOR_H_
 #define LAPIDARY_AUTOGRAD_TENSOR_H_
 

@@ -1,6 +1,7 @@
-// A read-only matrix [rows, cols] in some storage format, as the GEMM sees it. autograd knows no formats: it asks the registry for
-// functions that turn a range of rows and columns into float32 (every format has this one) or straight into a packed panel of
-// the running kernel table (fast formats). quant/ registers the block formats; float32 and bfloat16 are built in.
+// A read-only matrix [rows, cols] in some storage format, as the GEMM sees it. autograd knows no
+// formats: it asks the registry for functions that turn a range of rows and columns into float32
+// (every format has this one) or straight into a packed panel of the running kernel table (fast
+// formats). quant/ registers the block formats; float32 and bfloat16 are built in.
 #ifndef LAPIDARY_AUTOGRAD_WEIGHT_H_
 #define LAPIDARY_AUTOGRAD_WEIGHT_H_
 
@@ -8,14 +9,23 @@
 
 namespace lapidary {
 
-// Format ids are those of ggml (formats.md 2.2), so that files, panels and views agree: 0 F32, 1 F16, 2 Q4_0, 8 Q8_0, 14 Q6_K, 30 BF16.
-enum : int32_t { kFormatF32 = 0, kFormatF16 = 1, kFormatQ4_0 = 2, kFormatQ8_0 = 8, kFormatQ6_K = 14, kFormatBF16 = 30 };
+// Format ids are those of ggml (formats.md 2.2), so that files, panels and views agree: 0 F32, 1
+// F16, 2 Q4_0, 8 Q8_0, 14 Q6_K, 30 BF16.
+enum : int32_t {
+  kFormatF32 = 0,
+  kFormatF16 = 1,
+  kFormatQ4_0 = 2,
+  kFormatQ8_0 = 8,
+  kFormatQ6_K = 14,
+  kFormatBF16 = 30
+};
 
 struct WeightView {
   int32_t format = kFormatF32;
-  int64_t rows = 0;       // O, output features
-  int64_t cols = 0;       // I, input features; a multiple of the format's block size
-  const void* data = nullptr;  // rows * row_bytes bytes, row-major; need not be aligned to more than 2 bytes for block formats
+  int64_t rows = 0;            // O, output features
+  int64_t cols = 0;            // I, input features; a multiple of the format's block size
+  const void* data = nullptr;  // rows * row_bytes bytes, row-major; need not be aligned to more
+                               // than 2 bytes for block formats
   int64_t row_bytes = 0;
 };
 
@@ -36,7 +46,8 @@ struct WeightFormat {
   void (*dequantize)(const void* row, int64_t begin, int64_t end, float* out) = nullptr;
 };
 
-// Adds (or replaces) a format. Called while libraries initialize, before any thread uses the GEMM. Throws Error on a null function.
+// Adds (or replaces) a format. Called while libraries initialize, before any thread uses the GEMM.
+// Throws Error on a null function.
 void RegisterWeightFormat(const WeightFormat& format);
 // Throws Error if the id is unknown.
 const WeightFormat& GetWeightFormat(int32_t id);

@@ -1,4 +1,5 @@
-// Errors as one line a user can act on: `where: rule; got; try`. Library code throws Error and never prints or exits.
+// Errors as one line a user can act on: `where: rule; got; try`. Library code throws Error and
+// never prints or exits.
 #ifndef LAPIDARY_AUTOGRAD_BASE_ERROR_H_
 #define LAPIDARY_AUTOGRAD_BASE_ERROR_H_
 
@@ -23,8 +24,8 @@ std::string StrCat(const Args&... args) {
 }
 
 // Throws Error(StrCat(...)) unless `condition` holds. The message is only built on failure.
-#define LAPIDARY_CHECK(condition, ...)                               \
-  do {                                                               \
+#define LAPIDARY_CHECK(condition, ...)                                          \
+  do {                                                                          \
     if (!(condition)) throw ::lapidary::Error(::lapidary::StrCat(__VA_ARGS__)); \
   } while (false)
 

@@ -116,8 +116,9 @@ void AtomicFile::Write(const void* data, uint64_t bytes) {
 }
 
 void AtomicFile::WriteAt(uint64_t offset, const void* data, uint64_t bytes) {
-  LAPIDARY_CHECK(offset <= size_ && bytes <= size_ - offset,
-                 path_, ": WriteAt must stay inside what was written; got offset ", offset, " + ", bytes, " of ", size_);
+  LAPIDARY_CHECK(offset <= size_ && bytes <= size_ - offset, path_,
+                 ": WriteAt must stay inside what was written; got offset ", offset, " + ", bytes,
+                 " of ", size_);
   Flush();
   WriteAll(fd_, path_, static_cast<const char*>(data), bytes, offset);
 }

@@ -1,5 +1,5 @@
-// Files: read-only memory maps, and writes that are either whole or absent (temporary name in the same folder, fsync, rename).
-// Every error names the path. Not thread-safe per object.
+// Files: read-only memory maps, and writes that are either whole or absent (temporary name in the
+// same folder, fsync, rename). Every error names the path. Not thread-safe per object.
 #ifndef LAPIDARY_AUTOGRAD_BASE_FILE_H_
 #define LAPIDARY_AUTOGRAD_BASE_FILE_H_
 
@@ -11,7 +11,8 @@
 
 namespace lapidary {
 
-// A whole file mapped read-only (private). Empty files map to size 0. The bytes stay valid while the object lives.
+// A whole file mapped read-only (private). Empty files map to size 0. The bytes stay valid while
+// the object lives.
 class MappedFile {
  public:
   // Throws Error if `path` cannot be opened or is not a regular file.
@@ -33,10 +34,12 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
-// Writes a file so that `path` is only ever absent, its old self, or complete. Destroyed without Commit, nothing is left behind.
+// Writes a file so that `path` is only ever absent, its old self, or complete. Destroyed without
+// Commit, nothing is left behind.
 class AtomicFile {
  public:
-  // Creates `path`.tmp-<pid>-<n> beside the target. Throws Error if the folder does not exist or cannot be written.
+  // Creates `path`.tmp-<pid>-<n> beside the target. Throws Error if the folder does not exist or
+  // cannot be written.
   explicit AtomicFile(std::string path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
@@ -67,7 +70,8 @@ void WriteFile(const std::string& path, std::string_view bytes);
 // fsync of a folder, after renames or removals in it.
 void SyncFolder(const std::string& path);
 
-// For tests of crash safety: called with "write", "sync" or "rename" and the path before each such system call.
+// For tests of crash safety: called with "write", "sync" or "rename" and the path before each such
+// system call.
 using FileHook = void (*)(const char* action, const std::string& path);
 void SetFileHook(FileHook hook);
 

@@ -1,5 +1,5 @@
-// Conversions between float32 and the 16-bit formats, round to nearest, ties to even. Pure integer code: the same bits on
-// every CPU. NaN stays NaN (quiet), infinities and signed zeros are kept.
+// Conversions between float32 and the 16-bit formats, round to nearest, ties to even. Pure integer
+// code: the same bits on every CPU. NaN stays NaN (quiet), infinities and signed zeros are kept.
 #ifndef LAPIDARY_AUTOGRAD_BASE_FLOAT16_H_
 #define LAPIDARY_AUTOGRAD_BASE_FLOAT16_H_
 
@@ -25,7 +25,8 @@ inline float F32FromF16(uint16_t half) {
   const uint32_t exponent = (half >> 10) & 0x1fu;
   const uint32_t mantissa = half & 0x3ffu;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   // Subnormal: mantissa * 2^-24, exact in float32.
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
@@ -35,13 +36,15 @@ inline uint16_t F16FromF32(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  if (magnitude > 0x7f800000u)
+    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // >= 65520 rounds up
   if (magnitude >= 0x38800000u) {                                              // normal half
     const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
   }
-  // Subnormal half: adding 0.5 aligns the mantissa so that the float32 adder rounds to multiples of 2^-24.
+  // Subnormal half: adding 0.5 aligns the mantissa so that the float32 adder rounds to multiples of
+  // 2^-24.
   const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
   return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
 }

@@ -86,7 +86,8 @@ class Pool {
     in_parallel = true;
     uint64_t seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen;
+           ++spin) {
         CpuPause();
       }
       if (generation_.load(std::memory_order_acquire) == seen) {
@@ -128,14 +129,17 @@ std::unique_ptr<Pool>& PoolSlot() {
 int Threads() { return PoolSlot()->threads(); }
 
 void SetThreads(int threads) {
-  LAPIDARY_CHECK(threads >= 1 && threads <= 1024, "SetThreads: must be from 1 to 1024; got ", threads);
+  LAPIDARY_CHECK(threads >= 1 && threads <= 1024, "SetThreads: must be from 1 to 1024; got ",
+                 threads);
   if (threads != Threads()) PoolSlot() = std::make_unique<Pool>(threads);
 }
 
 void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grain) {
   if (n <= 0) return;
-  const int64_t parts =
-      in_parallel ? 1 : std::min<int64_t>(Threads(), (n + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1));
+  const int64_t parts = in_parallel
+                            ? 1
+                            : std::min<int64_t>(Threads(), (n + std::max<int64_t>(grain, 1) - 1) /
+                                                               std::max<int64_t>(grain, 1));
   if (parts == 1) {
     body({0, n});
     return;

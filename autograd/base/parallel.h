@@ -1,6 +1,6 @@
-// ParallelFor: a fixed partition of outputs over a process-wide thread pool. Threads own outputs, never shares of a sum, so
-// results do not depend on the number of threads. LAPIDARY_THREADS (or SetThreads) sets the number; default: the CPUs
-// that this process may run on.
+// ParallelFor: a fixed partition of outputs over a process-wide thread pool. Threads own outputs,
+// never shares of a sum, so results do not depend on the number of threads. LAPIDARY_THREADS (or
+// SetThreads) sets the number; default: the CPUs that this process may run on.
 #ifndef LAPIDARY_AUTOGRAD_BASE_PARALLEL_H_
 #define LAPIDARY_AUTOGRAD_BASE_PARALLEL_H_
 
@@ -19,12 +19,14 @@ int Threads();
 // Changes it; not while a ParallelFor runs. Throws Error unless 1 <= threads <= 1024.
 void SetThreads(int threads);
 
-// Calls body(range) on contiguous ranges that partition [0, n), each at least `grain` long (but the last); every thread gets
-// at most one range. Returns when all are done; an exception of the body is rethrown. A nested call runs serially.
+// Calls body(range) on contiguous ranges that partition [0, n), each at least `grain` long (but the
+// last); every thread gets at most one range. Returns when all are done; an exception of the body
+// is rethrown. A nested call runs serially.
 void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grain = 1);
 
-// Calls body(i, thread) for every i in [0, n), claimed one by one from a counter (for items of uneven cost).
-// `thread` is in [0, Threads()). What is computed for an item must not depend on who computes it.
+// Calls body(i, thread) for every i in [0, n), claimed one by one from a counter (for items of
+// uneven cost). `thread` is in [0, Threads()). What is computed for an item must not depend on who
+// computes it.
 void ParallelForDynamic(int64_t n, const std::function<void(int64_t, int)>& body);
 
 }  // namespace lapidary

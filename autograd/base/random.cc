@@ -23,8 +23,9 @@ std::array<uint32_t, 4> RandomBits(const RandomKey& key, uint64_t index) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = 0xD2511F53ull * c[0];
     const uint64_t p1 = 0xCD9E8D57ull * c[2];
-    const uint32_t next[4] = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
-                              static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
+    const uint32_t next[4] = {
+        static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
+        static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
     for (int i = 0; i < 4; ++i) c[i] = next[i];
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
@@ -40,7 +41,8 @@ float RandomNormal(const RandomKey& key, uint64_t index) {
   const std::array<uint32_t, 4> bits = RandomBits(key, index);
   const double u1 = (static_cast<double>(bits[0]) + 1.0) * 0x1p-32;  // (0, 1]
   const double u2 = static_cast<double>(bits[1]) * 0x1p-32;
-  return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) * std::cos(2.0 * 3.14159265358979323846 * u2));
+  return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) *
+                            std::cos(2.0 * 3.14159265358979323846 * u2));
 }
 
 uint64_t RandomBelow(const RandomKey& key, uint64_t index, uint64_t bound) {

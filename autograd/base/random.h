@@ -1,5 +1,6 @@
-// Random numbers as a function of (seed, step, op, index): no state to save, so recomputation and resume are exact.
-// The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+// Random numbers as a function of (seed, step, op, index): no state to save, so recomputation and
+// resume are exact. The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers:
+// as easy as 1, 2, 3").
 #ifndef LAPIDARY_AUTOGRAD_BASE_RANDOM_H_
 #define LAPIDARY_AUTOGRAD_BASE_RANDOM_H_
 
@@ -8,7 +9,8 @@
 
 namespace lapidary {
 
-// Names one stream of random numbers. `op` tells apart the users of one step (a hash of a module path, say).
+// Names one stream of random numbers. `op` tells apart the users of one step (a hash of a module
+// path, say).
 struct RandomKey {
   uint64_t seed = 0;
   uint64_t step = 0;

@@ -25,18 +25,24 @@ bool RequestTiles() {
 bool CpuHas(Isa isa) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
   unsigned a = 0, b = 0, c = 0, d = 0;
   bool bf16 = false, amx = false;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) bf16 = (a >> 5) & 1;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) amx = ((d >> 22) & 1) && ((d >> 24) & 1);
   switch (isa) {
-    case Isa::kScalar: return true;
-    case Isa::kAvx2: return avx2;
-    case Isa::kAvx512: return avx512;
-    case Isa::kAvx512Bf16: return avx512 && bf16;
-    case Isa::kAmx: return avx512 && bf16 && amx && RequestTiles();
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx512Bf16:
+      return avx512 && bf16;
+    case Isa::kAmx:
+      return avx512 && bf16 && amx && RequestTiles();
   }
   return false;
 }
@@ -61,14 +67,15 @@ Isa FromEnvironment() {
   for (Isa isa : SupportedIsas()) {
     if (std::string(want) == IsaName(isa)) return isa;
   }
-  throw Error(StrCat("LAPIDARY_ISA: must name an instruction set that this CPU supports; got ", want,
-                     "; try one of ", SupportedNames()));
+  throw Error(StrCat("LAPIDARY_ISA: must name an instruction set that this CPU supports; got ",
+                     want, "; try one of ", SupportedNames()));
 }
 
 }  // namespace
 
 const char* IsaName(Isa isa) {
-  static constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512_bf16", "amx"};
+  static constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512_bf16",
+                                                    "amx"};
   return kNames[static_cast<int>(isa)];
 }
 
@@ -91,8 +98,9 @@ Isa ActiveIsa() {
 
 void SetIsa(Isa isa) {
   const std::vector<Isa>& all = SupportedIsas();
-  LAPIDARY_CHECK(std::find(all.begin(), all.end(), isa) != all.end(), "SetIsa: must be an instruction set that this CPU supports; got ",
-                 IsaName(isa), "; try one of ", SupportedNames());
+  LAPIDARY_CHECK(std::find(all.begin(), all.end(), isa) != all.end(),
+                 "SetIsa: must be an instruction set that this CPU supports; got ", IsaName(isa),
+                 "; try one of ", SupportedNames());
   Override() = isa;
 }
 

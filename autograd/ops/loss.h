@@ -1,0 +1,47 @@
+// Softcapped cross-entropy against a large vocabulary, never forming [N, V] logits.
+#ifndef LAPIDARY_AUTOGRAD_OPS_LOSS_H_
+#define LAPIDARY_AUTOGRAD_OPS_LOSS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "autograd/gemm.h"
+#include "autograd/tape.h"
+#include "autograd/weight.h"
+
+namespace lapidary {
+
+struct CrossEntropyOptions {
+  float softcap = 30.0f;  // logits = softcap * tanh(z / softcap); 0: none
+  int64_t chunk = 128;    // tokens at a time, a multiple of 64; the result does not depend on it
+  Compute compute = Compute::kFloat32;
+};
+
+// What the loss says of every token; vectors of N, 0 where the weight is 0.
+struct TokenStats {
+  std::vector<float> loss;       // -log p(target)
+  std::vector<uint8_t> correct;  // the target is the arg max (lowest id on ties)
+};
+
+// sum over n of weights[n] * -log softmax(cap(x[n] head^T))[targets[n]], a scalar.
+//   x [N, C]; head [V, C] frozen in any format; targets [N] in [0, V) (any value where the weight
+//   is 0); weights [N] >= 0.
+// Rows of weight 0 are skipped. Works on `chunk` tokens and the whole vocabulary; the gradient of x
+// is formed in the same pass, so the head is multiplied twice, not three times. Vocabulary sums run
+// in fixed blocks of 1,024. Saves dx [N, C]. stats may be null.
+Var CrossEntropyFrozen(Var x, const WeightView& head, const std::vector<int32_t>& targets,
+                       const std::vector<float>& weights, const CrossEntropyOptions& options,
+                       TokenStats* stats);
+
+// The same with a trainable head Var [V, C] (tied embeddings in full fine-tuning); also saves the
+// head's gradient.
+Var CrossEntropy(Var x, Var head, const std::vector<int32_t>& targets,
+                 const std::vector<float>& weights, const CrossEntropyOptions& options,
+                 TokenStats* stats);
+
+// Softcapped logits [N, V] themselves, without gradient (evaluation, generation).
+Tensor Logits(const Tensor& x, const WeightView& head, float softcap, Compute compute);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_OPS_LOSS_H_
