@@ -1,0 +1,78 @@
+// Linear: the one place where a weight meets an activation. LoRA and DoRA live here (and fake quantization will).
+//   y = x W^T [+ bias] + s (dropout(x) A^T) B^T        Hu et al. 2021, arXiv:2106.09685; rsLoRA: arXiv:2312.03732
+//   DoRA: y = m / ||W + s B A|| * (x W^T + s x A^T B^T), the norm without gradient   Liu et al. 2024, arXiv:2402.09353
+#ifndef LAPIDARY_MODEL_LINEAR_H_
+#define LAPIDARY_MODEL_LINEAR_H_
+
+#include <memory>
+#include <string>
+
+#include "autograd/gemm.h"
+#include "autograd/ops/basic.h"
+#include "autograd/tape.h"
+#include "autograd/weight.h"
+
+namespace lapidary {
+
+// A matrix [rows, cols]: read-only bytes in any format (frozen), or a float32 Param once it is to be trained.
+struct Weight {
+  std::string name;  // canonical tensor name
+  WeightView view;   // what the frozen bytes are; invalid once `param` is set
+  std::shared_ptr<const void> owner;  // keeps the bytes alive (a memory map, an arena block)
+  std::unique_ptr<Param> param;       // set: trainable, float32
+
+  int64_t rows() const { return view.rows; }
+  int64_t cols() const { return view.cols; }
+  // What GEMM multiplies by: the param's values or the frozen bytes.
+  WeightView Current() const;
+  // Turns the frozen bytes into a trainable float32 Param.
+  void MakeTrainable();
+};
+
+struct Lora {
+  Param a;                           // [r, I]
+  Param b;                           // [O, r]
+  std::unique_ptr<Param> magnitude;  // [O], DoRA only
+  float scale = 1;                   // lora_alpha / r, or / sqrt(r)
+  float alpha = 1;                   // lora_alpha as configured
+  float dropout = 0;
+  int64_t rank() const { return a.value.shape()[0]; }
+};
+
+struct Linear {
+  std::string path;  // canonical module path, "model.language_model.layers.0.mlp.up_proj"
+  Weight w;
+  std::unique_ptr<Param> bias;  // [O]
+  std::unique_ptr<Lora> lora;
+  int64_t in_features() const { return w.cols(); }
+  int64_t out_features() const { return w.rows(); }
+};
+
+// What one forward pass needs to know besides its input.
+struct LinearContext {
+  Compute compute = Compute::kFloat32;
+  bool training = false;                               // dropout acts
+  RandomKey random;                                    // seed and step; `op` is filled from the module path
+  const std::vector<int64_t>* step_positions = nullptr;  // [N], the index of dropout
+};
+
+// x [N, I] -> [N, O].
+Var Forward(Linear& linear, Var x, const LinearContext& context);
+
+// Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its magnitudes.
+Tensor AdaptedRowNorms(const Linear& linear);
+
+template <class Visit>
+void ForEachParam(Linear& linear, Visit&& visit) {
+  if (linear.w.param) visit(*linear.w.param);
+  if (linear.bias) visit(*linear.bias);
+  if (linear.lora) {
+    visit(linear.lora->a);
+    visit(linear.lora->b);
+    if (linear.lora->magnitude) visit(*linear.lora->magnitude);
+  }
+}
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_MODEL_LINEAR_H_
