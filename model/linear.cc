@@ -1,0 +1,106 @@
+#include "model/linear.h"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "autograd/base/parallel.h"
+#include "autograd/ops/matmul.h"
+
+namespace lapidary {
+
+WeightView Weight::Current() const {
+  return param ? F32View(param->value.data(), view.rows, view.cols) : view;
+}
+
+void Weight::MakeTrainable() {
+  if (param) {
+    param->trainable = true;
+    return;
+  }
+  auto p = std::make_unique<Param>();
+  p->name = name;
+  p->value = Tensor({view.rows, view.cols});
+  ParallelFor(view.rows, [&](Range r) { DequantizeRows(view, r.begin, r.end - r.begin, p->value.data() + r.begin * view.cols); });
+  p->trainable = true;
+  param = std::move(p);
+  view.data = nullptr;
+  owner.reset();
+}
+
+namespace {
+
+Var Base(Linear& linear, Var x, Compute compute) {
+  Var y = linear.w.param ? MatMul(x, x.tape().Leaf(*linear.w.param), compute) : MatMulFrozen(x, linear.w.view, compute);
+  return linear.bias ? AddBias(y, x.tape().Leaf(*linear.bias)) : y;
+}
+
+// s (x A^T) B^T
+Var LowRank(Lora& lora, Var x, Compute compute) {
+  Tape& tape = x.tape();
+  const Var low = MatMul(x, tape.Leaf(lora.a), compute);
+  return Scale(MatMul(low, tape.Leaf(lora.b), compute), lora.scale);
+}
+
+}  // namespace
+
+Var Forward(Linear& linear, Var x, const LinearContext& context) {
+  if (!linear.lora) return Base(linear, x, context.compute);
+  Lora& lora = *linear.lora;
+  Var adapted = x;
+  const bool drops = context.training && lora.dropout > 0;
+  if (drops) {
+    RandomKey key = context.random;
+    key.op = HashName(linear.path);
+    adapted = Dropout(x, lora.dropout, key, *context.step_positions);
+  }
+  const Var low = LowRank(lora, adapted, context.compute);
+  if (!lora.magnitude) return Add(Base(linear, x, context.compute), low);
+
+  // PEFT: base(x) + (m/norm - 1) W dropout(x) + (m/norm) s B A dropout(x). Without dropout that is m/norm * (W x + s B A x) + bias; the bias is
+  // outside the scaling.
+  const Tensor norms = AdaptedRowNorms(linear);
+  Tensor inverse(norms.shape());
+  for (int64_t o = 0; o < norms.size(); ++o) inverse.data()[o] = 1.0f / norms.data()[o];
+  Tape& tape = x.tape();
+  const Var magnitude = tape.Leaf(*lora.magnitude);
+  const auto frozen = [&](Var in) {
+    return linear.w.param ? MatMul(in, tape.Leaf(*linear.w.param), context.compute) : MatMulFrozen(in, linear.w.view, context.compute);
+  };
+  Var y;
+  if (drops) {
+    const Var dropped = frozen(adapted);
+    y = Add(Add(frozen(x), Scale(dropped, -1.0f)), ScaleColumns(Add(dropped, low), magnitude, inverse));
+  } else {
+    y = ScaleColumns(Add(frozen(x), low), magnitude, inverse);
+  }
+  return linear.bias ? AddBias(y, tape.Leaf(*linear.bias)) : y;
+}
+
+Tensor AdaptedRowNorms(const Linear& linear) {
+  const int64_t rows = linear.out_features(), cols = linear.in_features();
+  const WeightView view = linear.w.Current();
+  Tensor norms(Shape{rows});
+  ParallelFor(rows, [&](Range range) {
+    std::vector<float> row(cols);
+    for (int64_t o = range.begin; o < range.end; ++o) {
+      DequantizeRows(view, o, 1, row.data());
+      if (linear.lora) {
+        const Lora& lora = *linear.lora;
+        const float* a = lora.a.value.data();
+        const float* b = lora.b.value.data() + o * lora.rank();
+        for (int64_t k = 0; k < lora.rank(); ++k) {
+          const float s = lora.scale * b[k];
+          if (s == 0) continue;
+          for (int64_t i = 0; i < cols; ++i) row[i] += s * a[k * cols + i];
+        }
+      }
+      double sum = 0;
+      for (int64_t i = 0; i < cols; ++i) sum += static_cast<double>(row[i]) * row[i];
+      norms.data()[o] = static_cast<float>(std::sqrt(sum));
+    }
+  });
+  return norms;
+}
+
+}  // namespace lapidary
