@@ -2,22 +2,40 @@
 #ifndef LAPIDARY_MODEL_LOAD_H_
 #define LAPIDARY_MODEL_LOAD_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "model/transformer.h"
+#include "quant/tensor_file.h"
 
 namespace lapidary {
 
+// A checkpoint's parts under canonical names, nothing converted yet.
+struct CheckpointFiles {
+  ModelConfig config;
+  std::map<std::string, StoredTensor> tensors;  // by canonical name
+  std::vector<std::string> extra;               // tensors that the architecture does not have, as spelled in the file
+  std::vector<std::string> missing;             // canonical names that no file holds
+  std::vector<std::string> misshapen;           // one line each: name, shape, expected shape
+  std::vector<std::string> warnings;
+  std::vector<std::shared_ptr<const void>> owners;
+};
+
+// Opens a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it is taken too; its absence is a warning and
+// leaves the model without media). Throws Error only for files that cannot be read at all; what is missing or misshapen is listed.
+CheckpointFiles OpenCheckpointFiles(const std::string& path);
+
+// Number of elements that are not finite: exact for float formats, block scales for block formats.
+int64_t CountNotFinite(const StoredTensor& tensor);
+
 struct LoadedModel {
   Transformer model;
-  std::string path;                   // as given
   std::vector<std::string> warnings;  // one line each, for the command to print
 };
 
-// `path`: a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it is taken too; its absence is a warning
-// and leaves the model without media). Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become float32.
-// Throws Error for missing, misshapen or not finite tensors (the latter only of what is copied; `inspect` checks everything).
+// Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become float32. Throws Error for missing,
+// misshapen or not finite tensors (of files above 4 GB only what is copied is looked at; `inspect` looks at everything).
 LoadedModel LoadModel(const std::string& path);
 
 }  // namespace lapidary

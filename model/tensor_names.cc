@@ -55,10 +55,10 @@ std::string InMemoryModulePath(const std::string& canonical) {
   return canonical;
 }
 
-std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config) {
+std::vector<CatalogTensor> ExpectedTensors(const ModelConfig& config) {
   const TextConfig& text = config.text;
   const int64_t hidden = text.hidden_size;
-  std::vector<TensorSpec> specs;
+  std::vector<CatalogTensor> specs;
   const std::string language = "model.language_model.";
   specs.push_back({language + "embed_tokens.weight", {text.vocab_size, hidden}});
   specs.push_back({language + "norm.weight", {hidden}});

@@ -21,7 +21,7 @@ std::string CanonicalTensorName(const std::string& name);
 // "model.embed_vision.embedding_projection" -> "model.embed_vision.multimodal_embedder.embedding_projection".
 std::string InMemoryModulePath(const std::string& canonical);
 
-struct TensorSpec {
+struct CatalogTensor {
   std::string name;  // canonical
   std::vector<int64_t> shape;
   bool linear = false;  // the weight of a Linear: a LoRA target, quantized on export
@@ -29,7 +29,7 @@ struct TensorSpec {
 
 // Every tensor that a checkpoint of this architecture holds, in catalog order (embed_tokens, norm, layers, vision, audio). lm_head.weight
 // is not in the list: it is optional.
-std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
+std::vector<CatalogTensor> ExpectedTensors(const ModelConfig& config);
 
 }  // namespace lapidary
 
