@@ -29,6 +29,7 @@ enum class ImageRules {
 
 // Larger pictures throw Error before their pixels are allocated.
 inline constexpr int64_t kMaxImagePixels = 100'000'000;
+inline constexpr int64_t kMaxImageSide = 1'000'000;
 
 struct ImageSize {
   int64_t height = 0;

@@ -7,6 +7,7 @@
 #define LAPIDARY_DATA_VIDEO_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,11 @@ VideoInfo ProbeVideo(std::string_view bytes, const std::string& name);
 
 // `num_frames` frames of the clip, in order. Throws Error if it has fewer.
 Video DecodeVideo(std::string_view bytes, const std::string& name, int64_t num_frames);
+
+// The same without keeping the frames: take(i, index, frame) for each, in order; the size in the
+// result is that of the frames.
+VideoInfo DecodeVideoFrames(std::string_view bytes, const std::string& name, int64_t num_frames,
+                            const std::function<void(int64_t, int64_t, Image)>& take);
 
 // "mm:ss" of a frame: floor(index / fps) seconds, two digits each, minutes not wrapped at 60.
 std::string VideoTimestamp(int64_t index, double fps);
