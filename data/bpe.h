@@ -1,0 +1,106 @@
+// Byte-pair merging over the code points of a text, with a cache of pieces. Used by tokenizer.h,
+// which explains the pipeline.
+#ifndef LAPIDARY_DATA_BPE_H_
+#define LAPIDARY_DATA_BPE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lapidary {
+
+// Token strings to ids: open addressing over strings that live elsewhere.
+class TokenIndex {
+ public:
+  // `tokens` by id must outlive this and not move; empty ones are left out. Throws Error if two are
+  // equal.
+  explicit TokenIndex(const std::vector<std::string>& tokens);
+  int32_t Find(std::string_view token) const;  // -1 if there is none
+
+ private:
+  const std::vector<std::string>& tokens_;
+  std::vector<int32_t> slots_;
+  uint64_t mask_ = 0;
+};
+
+// Working memory of one encoder: buffers and the cache of pieces. Not thread-safe.
+class BpeScratch {
+ public:
+  BpeScratch();
+  ~BpeScratch();
+
+ private:
+  friend class BpeModel;
+  struct Symbol {
+    int32_t id;
+    int32_t previous;
+    int32_t next;
+    int32_t bytes;  // 0: merged into its left neighbour
+  };
+  struct Candidate {
+    uint64_t order;  // rank << 32 | position
+    int32_t id;      // of the merged token
+  };
+  // A slot of the cache, replaced by whatever hashes to it.
+  struct Cached;
+  std::vector<Symbol> symbols;
+  std::vector<Candidate> heap;
+  std::vector<Cached> cache;
+};
+
+// What merging gives for a piece of text: ids, and the bytes of the text that each covers.
+struct BpeOutput {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> bytes;
+};
+
+class BpeModel {
+ public:
+  // `index` is over the same tokens. Throws Error for a merge whose parts or
+  // result are not tokens.
+  BpeModel(const std::vector<std::string>& tokens, const TokenIndex& index,
+           const std::vector<std::pair<std::string, std::string>>& merges, bool byte_fallback,
+           const std::optional<std::string>& unk, bool fuse_unk);
+
+  // Appends the tokens of `text` (after replacements, without added tokens). Characters without a
+  // token become byte tokens, else <unk>, else nothing.
+  void Encode(std::string_view text, BpeScratch& scratch, BpeOutput& out) const;
+
+ private:
+  struct Merge {
+    uint64_t pair;  // left id << 32 | right id
+    uint32_t rank;
+    int32_t id;
+  };
+  const Merge* FindMerge(int32_t left, int32_t right) const;
+  void AddMerge(uint64_t pair, uint32_t rank, int32_t id);
+  void AddBigrams(std::string_view token);
+  bool Joins(uint32_t left, uint32_t right) const;
+  void EncodePiece(std::string_view piece, BpeScratch& scratch, BpeOutput& out) const;
+  void MergePiece(std::string_view piece, BpeScratch& scratch) const;
+  void PushSymbols(std::string_view piece, BpeScratch& scratch) const;
+  int32_t CharacterId(uint32_t value) const;
+
+  bool fuse_unk_ = true;
+  bool cut_ = true;  // texts may be cut into pieces: see Joins
+  int32_t unk_ = -1;
+  bool all_bytes_ = false;              // every byte has its token
+  int32_t byte_ids_[256];               // -1: none, or no byte fallback
+  std::vector<int32_t> character_ids_;  // by code point: id + 1, 0 if none
+  std::vector<Merge> merges_;           // open addressing; pair == kNone is free
+  uint64_t merge_mask_ = 0;
+  // Pairs of neighbouring characters inside tokens that merging makes: a table for ASCII and
+  // U+2581, a set for the rest.
+  std::vector<bool> near_;
+  std::vector<uint64_t> far_;
+  uint64_t far_mask_ = 0;
+  uint64_t far_count_ = 0;
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_DATA_BPE_H_
