@@ -1,5 +1,6 @@
-// The architecture as config.json states it, in the flat and in the `per_layer_config` spelling (gemma4-12b.md section 1). Only what the
-// computation needs is parsed; the JSON itself is kept so that exports copy it verbatim.
+// The architecture as config.json states it, in the flat and in the `per_layer_config` spelling
+// (gemma4-12b.md section 1). Only what the computation needs is parsed; the JSON itself is kept so
+// that exports copy it verbatim.
 #ifndef LAPIDARY_MODEL_CONFIG_H_
 #define LAPIDARY_MODEL_CONFIG_H_
 
@@ -40,7 +41,9 @@ struct VisionConfig {
   int64_t mm_embed_dim = 0;
   int64_t mm_posemb_size = 0;
   double rms_norm_eps = 1e-6;
-  int64_t model_patch_size() const { return patch_size * pooling_kernel_size; }           // pixels a side of a soft token
+  int64_t model_patch_size() const {
+    return patch_size * pooling_kernel_size;
+  }  // pixels a side of a soft token
   int64_t patch_features() const { return model_patch_size() * model_patch_size() * 3; }  // 6912
 };
 
@@ -54,23 +57,27 @@ struct ModelConfig {
   bool has_vision = false, has_audio = false;
   VisionConfig vision;
   AudioConfig audio;
-  int32_t image_token_id = -1, video_token_id = -1, audio_token_id = -1;  // placeholders of soft tokens; -1: none
+  int32_t image_token_id = -1, video_token_id = -1,
+          audio_token_id = -1;  // placeholders of soft tokens; -1: none
   int32_t boi_token_id = -1, eoi_token_id = -1, boa_token_id = -1, eoa_token_id = -1;
   std::string json;  // the file, verbatim
 
   int64_t num_layers() const { return static_cast<int64_t>(text.layers.size()); }
 };
 
-// Parses config.json; `where` names it in errors. Throws Error for another model_type, a missing or absurd value, layer lists of the
-// wrong length, sizes whose products overflow, and settings that this model family does not use (attention biases, mixture of experts,
-// shared key-value layers, per-layer embeddings, rope scaling).
+// Parses config.json; `where` names it in errors. Throws Error for another model_type, a missing or
+// absurd value, layer lists of the wrong length, sizes whose products overflow, and settings that
+// this model family does not use (attention biases, mixture of experts, shared key-value layers,
+// per-layer embeddings, rope scaling).
 ModelConfig ParseModelConfig(const std::string& json_bytes, const std::string& where);
 
-// The shapes that `make-model` knows: "tiny" (for tests and the quick start) and "12b"; `layers` 0: as the shape says. Special ids and the
-// vocabulary are those of the shape ("12b": 262,144 words) or, for "tiny", of the small tokenizer (2,048 words).
+// The shapes that `make-model` knows: "tiny" (for tests and the quick start) and "12b"; `layers` 0:
+// as the shape says. Special ids and the vocabulary are those of the shape ("12b": 262,144 words)
+// or, for "tiny", of the small tokenizer (2,048 words).
 ModelConfig MakeModelConfig(const std::string& shape, int64_t layers);
 
-// inv_freq [head_dim / 2] of a layer; the proportional rule leaves zeros for pairs that do not rotate (gemma4-12b.md 3.4).
+// inv_freq [head_dim / 2] of a layer; the proportional rule leaves zeros for pairs that do not
+// rotate (gemma4-12b.md 3.4).
 std::vector<float> RopeInverseFrequencies(const TextConfig& text, const LayerConfig& layer);
 
 }  // namespace lapidary

@@ -9,10 +9,12 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kKeyBlock = 64;  // attention sums keys in blocks of 64 from the document's start; the cache is cut at multiples of it
+constexpr int64_t kKeyBlock = 64;  // attention sums keys in blocks of 64 from the document's start;
+                                   // the cache is cut at multiples of it
 
 // Appends this pass's keys and values to the cache and returns all that are kept, [M, G, D] each.
-void Extend(KvCache::LayerCache* cache, int64_t first_needed, int64_t width, Var k, Var v, Tensor* all_k, Tensor* all_v) {
+void Extend(KvCache::LayerCache* cache, int64_t first_needed, int64_t width, Var k, Var v,
+            Tensor* all_k, Tensor* all_v) {
   const int64_t drop = std::max<int64_t>(0, (first_needed - cache->first) / kKeyBlock * kKeyBlock);
   const int64_t kept = static_cast<int64_t>(cache->k.size()) / width;
   const int64_t cut = std::min(drop, kept);
@@ -28,17 +30,20 @@ void Extend(KvCache::LayerCache* cache, int64_t first_needed, int64_t width, Var
 }
 
 // The spans of this pass's queries over the cached keys: as in a whole document, shifted.
-std::shared_ptr<const AttentionSpans> CachedSpans(const LayerContext& c, int64_t window, bool blocks) {
+std::shared_ptr<const AttentionSpans> CachedSpans(const LayerContext& c, int64_t window,
+                                                  bool blocks) {
   auto spans = std::make_shared<AttentionSpans>(MakeSpans(*c.input, 0, blocks, c.hf_rule));
   const int64_t first = c.cache->first;
   for (size_t q = 0; q < spans->lo.size(); ++q) {
     const int64_t position = c.past + static_cast<int64_t>(q);
     int64_t lo = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
     // An image block under the hf rule reaches back to its own start, which is in this pass.
-    const bool media = !c.input->types.empty() && (c.input->types[q] == 1 || c.input->types[q] == 2);
+    const bool media =
+        !c.input->types.empty() && (c.input->types[q] == 1 || c.input->types[q] == 2);
     if (media && blocks && c.hf_rule) {
       size_t begin = q;
-      while (begin > 0 && (c.input->types[begin - 1] == 1 || c.input->types[begin - 1] == 2)) --begin;
+      while (begin > 0 && (c.input->types[begin - 1] == 1 || c.input->types[begin - 1] == 2))
+        --begin;
       lo = std::min(lo, c.past + static_cast<int64_t>(begin));
     }
     spans->lo[q] = static_cast<int32_t>(lo - first);
@@ -83,7 +88,8 @@ Var Forward(Layer& layer, Var h, const LayerContext& c) {
   const float eps = c.rms_norm_eps;
   const Var attended = SelfAttention(layer, RmsNorm(h, tape.Leaf(layer.input_layernorm), eps), c);
   h = Add(h, RmsNorm(attended, tape.Leaf(layer.post_attention_layernorm), eps));
-  const Var fed = FeedForward(layer, RmsNorm(h, tape.Leaf(layer.pre_feedforward_layernorm), eps), c.linear);
+  const Var fed =
+      FeedForward(layer, RmsNorm(h, tape.Leaf(layer.pre_feedforward_layernorm), eps), c.linear);
   h = Add(h, RmsNorm(fed, tape.Leaf(layer.post_feedforward_layernorm), eps));
   h = Scale(h, layer.layer_scalar);
   return c.linear.compute == Compute::kBfloat16 ? RoundBf16(h) : h;

@@ -1,4 +1,5 @@
-// One decoder layer: attention and gated feed-forward, each between two norms, then the layer scalar (gemma4-12b.md 3.5, 3.6).
+// One decoder layer: attention and gated feed-forward, each between two norms, then the layer
+// scalar (gemma4-12b.md 3.5, 3.6).
 #ifndef LAPIDARY_MODEL_DECODER_LAYER_H_
 #define LAPIDARY_MODEL_DECODER_LAYER_H_
 
@@ -14,16 +15,17 @@ struct LayerContext {
   LinearContext linear;
   float rms_norm_eps = 1e-6f;
   int64_t num_attention_heads = 0;
-  std::vector<int32_t> positions;                          // [N]
-  std::shared_ptr<const AttentionSpans> sliding, full;     // by kind of layer; with a cache: unused
-  KvCache::LayerCache* cache = nullptr;                    // set for generation
-  int64_t past = 0;                                        // tokens in the cache before this pass
+  std::vector<int32_t> positions;                       // [N]
+  std::shared_ptr<const AttentionSpans> sliding, full;  // by kind of layer; with a cache: unused
+  KvCache::LayerCache* cache = nullptr;                 // set for generation
+  int64_t past = 0;                                     // tokens in the cache before this pass
   int64_t window = 0;
-  const ModelInput* input = nullptr;                       // for spans over the cache
+  const ModelInput* input = nullptr;  // for spans over the cache
   bool hf_rule = false;
 };
 
-// h [N, C] -> [N, C]. In bf16 compute the result is rounded to bf16: what a checkpoint keeps loses nothing.
+// h [N, C] -> [N, C]. In bf16 compute the result is rounded to bf16: what a checkpoint keeps loses
+// nothing.
 Var Forward(Layer& layer, Var h, const LayerContext& context);
 
 }  // namespace lapidary

@@ -16,20 +16,27 @@ Var MediaInput(Tape& tape, const Tensor& rows, Compute compute) {
 
 }  // namespace
 
-Var EmbedPatches(VisionEmbedder& vision, const VisionConfig& config, Tape& tape, const Tensor& patches,
-                 const std::vector<int32_t>& positions, const LinearContext& context) {
+Var EmbedPatches(VisionEmbedder& vision, const VisionConfig& config, Tape& tape,
+                 const Tensor& patches, const std::vector<int32_t>& positions,
+                 const LinearContext& context) {
   Var x = MediaInput(tape, patches, context.compute);
-  x = LayerNorm(x, tape.Leaf(vision.patch_ln1_weight), tape.Leaf(vision.patch_ln1_bias), kLayerNormEps);
+  x = LayerNorm(x, tape.Leaf(vision.patch_ln1_weight), tape.Leaf(vision.patch_ln1_bias),
+                kLayerNormEps);
   x = Forward(vision.patch_dense, x, context);
-  x = LayerNorm(x, tape.Leaf(vision.patch_ln2_weight), tape.Leaf(vision.patch_ln2_bias), kLayerNormEps);
-  x = Add(x, PositionEmbedding(tape.Leaf(vision.pos_embedding), positions, /*round_to_bf16=*/false));
-  x = LayerNorm(x, tape.Leaf(vision.pos_norm_weight), tape.Leaf(vision.pos_norm_bias), kLayerNormEps);
+  x = LayerNorm(x, tape.Leaf(vision.patch_ln2_weight), tape.Leaf(vision.patch_ln2_bias),
+                kLayerNormEps);
+  x = Add(x,
+          PositionEmbedding(tape.Leaf(vision.pos_embedding), positions, /*round_to_bf16=*/false));
+  x = LayerNorm(x, tape.Leaf(vision.pos_norm_weight), tape.Leaf(vision.pos_norm_bias),
+                kLayerNormEps);
   x = RmsNorm(x, Var(), static_cast<float>(config.rms_norm_eps));
   return Forward(vision.projection, x, context);
 }
 
-Var EmbedAudio(AudioEmbedder& audio, const AudioConfig& config, Tape& tape, const Tensor& frames, const LinearContext& context) {
-  const Var x = RmsNorm(MediaInput(tape, frames, context.compute), Var(), static_cast<float>(config.rms_norm_eps));
+Var EmbedAudio(AudioEmbedder& audio, const AudioConfig& config, Tape& tape, const Tensor& frames,
+               const LinearContext& context) {
+  const Var x = RmsNorm(MediaInput(tape, frames, context.compute), Var(),
+                        static_cast<float>(config.rms_norm_eps));
   return Forward(audio.projection, x, context);
 }
 

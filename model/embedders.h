@@ -6,12 +6,15 @@
 
 namespace lapidary {
 
-// patches [P, patch_features], positions x, y of each -> [P, hidden]. LayerNorm, dense, LayerNorm, + position, LayerNorm, RMSNorm, projection.
-Var EmbedPatches(VisionEmbedder& vision, const VisionConfig& config, Tape& tape, const Tensor& patches,
-                 const std::vector<int32_t>& positions, const LinearContext& context);
+// patches [P, patch_features], positions x, y of each -> [P, hidden]. LayerNorm, dense, LayerNorm,
+// + position, LayerNorm, RMSNorm, projection.
+Var EmbedPatches(VisionEmbedder& vision, const VisionConfig& config, Tape& tape,
+                 const Tensor& patches, const std::vector<int32_t>& positions,
+                 const LinearContext& context);
 
 // frames [A, audio_embed_dim] -> [A, hidden]. RMSNorm without gain, projection.
-Var EmbedAudio(AudioEmbedder& audio, const AudioConfig& config, Tape& tape, const Tensor& frames, const LinearContext& context);
+Var EmbedAudio(AudioEmbedder& audio, const AudioConfig& config, Tape& tape, const Tensor& frames,
+               const LinearContext& context);
 
 }  // namespace lapidary
 

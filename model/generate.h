@@ -1,4 +1,5 @@
-// Text generation with a key-value cache: greedy or sampled (temperature, top-k, top-p), stop ids, suppressed ids.
+// Text generation with a key-value cache: greedy or sampled (temperature, top-k, top-p), stop ids,
+// suppressed ids.
 #ifndef LAPIDARY_MODEL_GENERATE_H_
 #define LAPIDARY_MODEL_GENERATE_H_
 
@@ -19,7 +20,7 @@ struct GenerateOptions {
   uint64_t seed = 0;
   std::vector<int32_t> stop_ids = {1, 106, 50};
   std::vector<int32_t> suppress_ids;  // never produced; their logits are -inf before anything else
-  int64_t prefill_chunk = 1024;       // tokens at a time; never splits an image; does not change bits
+  int64_t prefill_chunk = 1024;  // tokens at a time; never splits an image; does not change bits
   Compute compute = Compute::kBfloat16;
 };
 
@@ -30,7 +31,8 @@ struct GenerateResult {
 };
 
 // Continues `prompt` (one document). `on_token` may be empty; returning false ends the generation.
-GenerateResult Generate(Transformer& model, const ModelInput& prompt, const GenerateOptions& options,
+GenerateResult Generate(Transformer& model, const ModelInput& prompt,
+                        const GenerateOptions& options,
                         const std::function<bool(int32_t)>& on_token);
 
 }  // namespace lapidary

@@ -1,4 +1,5 @@
-// What the model computes on: one flat run of N tokens, made of documents that do not see each other. There is no padding and no batch axis.
+// What the model computes on: one flat run of N tokens, made of documents that do not see each
+// other. There is no padding and no batch axis.
 #ifndef LAPIDARY_MODEL_INPUT_H_
 #define LAPIDARY_MODEL_INPUT_H_
 
@@ -12,7 +13,8 @@ namespace lapidary {
 struct ModelInput {
   std::vector<int32_t> ids;              // [N]; placeholders where soft tokens stand
   std::vector<int32_t> document_starts;  // increasing, the first is 0; empty: one document
-  std::vector<uint8_t> types;            // [N] 0 text, 1 image, 2 video, 3 audio (mm_token_type_ids); empty: all text
+  std::vector<uint8_t>
+      types;  // [N] 0 text, 1 image, 2 video, 3 audio (mm_token_type_ids); empty: all text
   // Soft tokens of images and video frames, and of audio, each with the row of `ids` where it goes.
   Tensor patches;                        // [P, patch_features] f32, undefined if none
   std::vector<int32_t> patch_positions;  // [P * 2] x, y

@@ -21,7 +21,9 @@ void Weight::MakeTrainable() {
   auto p = std::make_unique<Param>();
   p->name = name;
   p->value = Tensor({view.rows, view.cols});
-  ParallelFor(view.rows, [&](Range r) { DequantizeRows(view, r.begin, r.end - r.begin, p->value.data() + r.begin * view.cols); });
+  ParallelFor(view.rows, [&](Range r) {
+    DequantizeRows(view, r.begin, r.end - r.begin, p->value.data() + r.begin * view.cols);
+  });
   p->trainable = true;
   param = std::move(p);
   view.data = nullptr;
@@ -31,7 +33,8 @@ void Weight::MakeTrainable() {
 namespace {
 
 Var Base(Linear& linear, Var x, Compute compute) {
-  Var y = linear.w.param ? MatMul(x, x.tape().Leaf(*linear.w.param), compute) : MatMulFrozen(x, linear.w.view, compute);
+  Var y = linear.w.param ? MatMul(x, x.tape().Leaf(*linear.w.param), compute)
+                         : MatMulFrozen(x, linear.w.view, compute);
   return linear.bias ? AddBias(y, x.tape().Leaf(*linear.bias)) : y;
 }
 
@@ -57,20 +60,22 @@ Var Forward(Linear& linear, Var x, const LinearContext& context) {
   const Var low = LowRank(lora, adapted, context.compute);
   if (!lora.magnitude) return Add(Base(linear, x, context.compute), low);
 
-  // PEFT: base(x) + (m/norm - 1) W dropout(x) + (m/norm) s B A dropout(x). Without dropout that is m/norm * (W x + s B A x) + bias; the bias is
-  // outside the scaling.
+  // PEFT: base(x) + (m/norm - 1) W dropout(x) + (m/norm) s B A dropout(x). Without dropout that is
+  // m/norm * (W x + s B A x) + bias; the bias is outside the scaling.
   const Tensor norms = AdaptedRowNorms(linear);
   Tensor inverse(norms.shape());
   for (int64_t o = 0; o < norms.size(); ++o) inverse.data()[o] = 1.0f / norms.data()[o];
   Tape& tape = x.tape();
   const Var magnitude = tape.Leaf(*lora.magnitude);
   const auto frozen = [&](Var in) {
-    return linear.w.param ? MatMul(in, tape.Leaf(*linear.w.param), context.compute) : MatMulFrozen(in, linear.w.view, context.compute);
+    return linear.w.param ? MatMul(in, tape.Leaf(*linear.w.param), context.compute)
+                          : MatMulFrozen(in, linear.w.view, context.compute);
   };
   Var y;
   if (drops) {
     const Var dropped = frozen(adapted);
-    y = Add(Add(frozen(x), Scale(dropped, -1.0f)), ScaleColumns(Add(dropped, low), magnitude, inverse));
+    y = Add(Add(frozen(x), Scale(dropped, -1.0f)),
+            ScaleColumns(Add(dropped, low), magnitude, inverse));
   } else {
     y = ScaleColumns(Add(frozen(x), low), magnitude, inverse);
   }

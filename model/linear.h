@@ -1,6 +1,8 @@
-// Linear: the one place where a weight meets an activation. LoRA and DoRA live here (and fake quantization will).
-//   y = x W^T [+ bias] + s (dropout(x) A^T) B^T        Hu et al. 2021, arXiv:2106.09685; rsLoRA: arXiv:2312.03732
-//   DoRA: y = m / ||W + s B A|| * (x W^T + s x A^T B^T), the norm without gradient   Liu et al. 2024, arXiv:2402.09353
+// Linear: the one place where a weight meets an activation. LoRA and DoRA live here (and fake
+// quantization will).
+//   y = x W^T [+ bias] + s (dropout(x) A^T) B^T        Hu et al. 2021, arXiv:2106.09685; rsLoRA:
+//   arXiv:2312.03732 DoRA: y = m / ||W + s B A|| * (x W^T + s x A^T B^T), the norm without gradient
+//   Liu et al. 2024, arXiv:2402.09353
 #ifndef LAPIDARY_MODEL_LINEAR_H_
 #define LAPIDARY_MODEL_LINEAR_H_
 
@@ -14,10 +16,11 @@
 
 namespace lapidary {
 
-// A matrix [rows, cols]: read-only bytes in any format (frozen), or a float32 Param once it is to be trained.
+// A matrix [rows, cols]: read-only bytes in any format (frozen), or a float32 Param once it is to
+// be trained.
 struct Weight {
-  std::string name;  // canonical tensor name
-  WeightView view;   // what the frozen bytes are; invalid once `param` is set
+  std::string name;                   // canonical tensor name
+  WeightView view;                    // what the frozen bytes are; invalid once `param` is set
   std::shared_ptr<const void> owner;  // keeps the bytes alive (a memory map, an arena block)
   std::unique_ptr<Param> param;       // set: trainable, float32
 
@@ -51,15 +54,16 @@ struct Linear {
 // What one forward pass needs to know besides its input.
 struct LinearContext {
   Compute compute = Compute::kFloat32;
-  bool training = false;                               // dropout acts
-  RandomKey random;                                    // seed and step; `op` is filled from the module path
+  bool training = false;  // dropout acts
+  RandomKey random;       // seed and step; `op` is filled from the module path
   const std::vector<int64_t>* step_positions = nullptr;  // [N], the index of dropout
 };
 
 // x [N, I] -> [N, O].
 Var Forward(Linear& linear, Var x, const LinearContext& context);
 
-// Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its magnitudes.
+// Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its
+// magnitudes.
 Tensor AdaptedRowNorms(const Linear& linear);
 
 template <class Visit>

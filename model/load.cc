@@ -17,13 +17,14 @@ namespace {
 constexpr uint64_t kCheckFiniteBytes = uint64_t{4} << 30;
 
 bool EndsWith(const std::string& s, const std::string& suffix) {
-  return s.size() >= suffix.size() && s.compare(s.size() - suffix.size(), suffix.size(), suffix) == 0;
+  return s.size() >= suffix.size() &&
+         s.compare(s.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
 // Buffers that old exports carry and nothing needs.
 bool IsIgnored(const std::string& name) {
-  return EndsWith(name, "rotary_emb.inv_freq") || EndsWith(name, ".embed_scale") || EndsWith(name, "position_ids") ||
-         EndsWith(name, "original_inv_freq");
+  return EndsWith(name, "rotary_emb.inv_freq") || EndsWith(name, ".embed_scale") ||
+         EndsWith(name, "position_ids") || EndsWith(name, "original_inv_freq");
 }
 
 void Classify(const TensorSet& set, CheckpointFiles* files) {
@@ -36,30 +37,36 @@ void Classify(const TensorSet& set, CheckpointFiles* files) {
       if (!IsIgnored(tensor.name)) files->extra.push_back(tensor.name);
       continue;
     }
-    LAPIDARY_CHECK(!files->tensors.count(name), set.where(), ": every tensor must occur once; got ", tensor.name, " twice under ", name);
+    LAPIDARY_CHECK(!files->tensors.count(name), set.where(), ": every tensor must occur once; got ",
+                   tensor.name, " twice under ", name);
     const std::vector<int64_t> want =
-        name == "lm_head.weight" ? std::vector<int64_t>{files->config.text.vocab_size, files->config.text.hidden_size}
-                                 : expected[name]->shape;
+        name == "lm_head.weight"
+            ? std::vector<int64_t>{files->config.text.vocab_size, files->config.text.hidden_size}
+            : expected[name]->shape;
     const bool scalar = want.size() == 1 && want[0] == 1 && tensor.shape.empty();
     if (tensor.shape != want && !scalar) {
-      files->misshapen.push_back(StrCat(set.where(), ": '", tensor.name, "' must be ", ShapeText(want), "; got ", ShapeText(tensor.shape),
+      files->misshapen.push_back(StrCat(set.where(), ": '", tensor.name, "' must be ",
+                                        ShapeText(want), "; got ", ShapeText(tensor.shape),
                                         "; try the config.json saved with it"));
       continue;
     }
     if (!tensor.format) {
-      files->misshapen.push_back(StrCat(set.where(), ": '", tensor.name, "' must have a float or known block type; got ", tensor.dtype));
+      files->misshapen.push_back(StrCat(set.where(), ": '", tensor.name,
+                                        "' must have a float or known block type; got ",
+                                        tensor.dtype));
       continue;
     }
     files->tensors[name] = tensor;
   }
   for (const CatalogTensor& t : catalog) {
     if (files->tensors.count(t.name)) continue;
-    const bool bad = std::any_of(files->misshapen.begin(), files->misshapen.end(), [&](const std::string& line) {
-      return line.find(t.name) != std::string::npos;
-    });
+    const bool bad = std::any_of(
+        files->misshapen.begin(), files->misshapen.end(),
+        [&](const std::string& line) { return line.find(t.name) != std::string::npos; });
     if (!bad) files->missing.push_back(t.name);
   }
-  // A tied head that is stored all the same is dropped; one that differs is kept (gemma4-12b.md 2.3).
+  // A tied head that is stored all the same is dropped; one that differs is kept
+  // (gemma4-12b.md 2.3).
   const auto head = files->tensors.find("lm_head.weight");
   const auto embedding = files->tensors.find("model.language_model.embed_tokens.weight");
   if (head != files->tensors.end() && embedding != files->tensors.end()) {
@@ -67,7 +74,9 @@ void Classify(const TensorSet& set, CheckpointFiles* files) {
     if (a.dtype == b.dtype && a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0) {
       files->tensors.erase(head);
     } else if (files->config.text.tie_word_embeddings) {
-      files->warnings.push_back(StrCat(set.where(), ": lm_head.weight differs from the embedding although config.json ties them; it is kept as a head of its own"));
+      files->warnings.push_back(StrCat(set.where(),
+                                       ": lm_head.weight differs from the embedding although "
+                                       "config.json ties them; it is kept as a head of its own"));
     }
   }
   for (const std::string& w : set.warnings()) files->warnings.push_back(w);
@@ -86,9 +95,11 @@ class Loader {
     shape.rank = static_cast<int>(t.shape.size());
     for (int i = 0; i < shape.rank; ++i) shape.dims[i] = t.shape[i];
     p.value = Tensor(shape);
-    for (int64_t row = 0; row < t.rows(); ++row) t.ReadRows(row, 1, p.value.data() + row * t.cols());
+    for (int64_t row = 0; row < t.rows(); ++row)
+      t.ReadRows(row, 1, p.value.data() + row * t.cols());
     for (int64_t i = 0; i < p.value.size(); ++i) {
-      LAPIDARY_CHECK(std::isfinite(p.value.data()[i]), name, ": values must be finite; got ", p.value.data()[i], " at element ", i);
+      LAPIDARY_CHECK(std::isfinite(p.value.data()[i]), name, ": values must be finite; got ",
+                     p.value.data()[i], " at element ", i);
     }
     return p;
   }
@@ -97,7 +108,8 @@ class Loader {
     const StoredTensor& t = files_.tensors.at(name);
     if (check_all_) {
       const int64_t bad = CountNotFinite(t);
-      LAPIDARY_CHECK(bad == 0, name, ": values must be finite; got ", bad, " that are not; try `lapidary inspect`");
+      LAPIDARY_CHECK(bad == 0, name, ": values must be finite; got ", bad,
+                     " that are not; try `lapidary inspect`");
     }
     Weight w;
     w.name = name;
@@ -160,10 +172,13 @@ CheckpointFiles OpenCheckpointFiles(const std::string& path) {
     Classify(source.tensors, &files);
     return files;
   }
-  LAPIDARY_CHECK(std::filesystem::is_directory(path), path, ": a model must be a folder with config.json and safetensors, or a .gguf file; got ",
-                 std::filesystem::exists(path) ? "another file" : "nothing");
+  LAPIDARY_CHECK(
+      std::filesystem::is_directory(path), path,
+      ": a model must be a folder with config.json and safetensors, or a .gguf file; got ",
+      std::filesystem::exists(path) ? "another file" : "nothing");
   const std::string config = path + "/config.json";
-  LAPIDARY_CHECK(std::filesystem::exists(config), config, ": must exist; got nothing; try the folder that holds the checkpoint");
+  LAPIDARY_CHECK(std::filesystem::exists(config), config,
+                 ": must exist; got nothing; try the folder that holds the checkpoint");
   files.config = ParseModelConfig(ReadFile(config, 1 << 26), config);
   Classify(OpenCheckpoint(path), &files);
   return files;
@@ -174,20 +189,28 @@ int64_t CountNotFinite(const StoredTensor& tensor) {
   const int64_t rows = tensor.rows(), cols = tensor.cols();
   const auto count16 = [&](uint16_t exponent) {
     const int64_t n = rows * cols;
-    ParallelFor(n, [&](Range r) {
-      int64_t found = 0;
-      for (int64_t i = r.begin; i < r.end; ++i) {
-        uint16_t bits;
-        std::memcpy(&bits, tensor.data + 2 * i, 2);
-        found += (bits & exponent) == exponent;
-      }
-      bad += found;
-    }, 1 << 16);
+    ParallelFor(
+        n,
+        [&](Range r) {
+          int64_t found = 0;
+          for (int64_t i = r.begin; i < r.end; ++i) {
+            uint16_t bits;
+            std::memcpy(&bits, tensor.data + 2 * i, 2);
+            found += (bits & exponent) == exponent;
+          }
+          bad += found;
+        },
+        1 << 16);
   };
   switch (tensor.format->id) {
-    case kFormatBF16: count16(0x7f80); return bad;
-    case kFormatF16: count16(0x7c00); return bad;
-    default: break;
+    case kFormatBF16:
+      count16(0x7f80);
+      return bad;
+    case kFormatF16:
+      count16(0x7c00);
+      return bad;
+    default:
+      break;
   }
   ParallelFor(rows, [&](Range r) {
     std::vector<float> row(cols);
@@ -204,13 +227,16 @@ int64_t CountNotFinite(const StoredTensor& tensor) {
 LoadedModel LoadModel(const std::string& path) {
   const CheckpointFiles files = OpenCheckpointFiles(path);
   LAPIDARY_CHECK(files.misshapen.empty(), files.misshapen.front());
-  LAPIDARY_CHECK(files.missing.empty(), path, ": must hold ", files.missing.front(), "; got nothing (", files.missing.size(),
+  LAPIDARY_CHECK(files.missing.empty(), path, ": must hold ", files.missing.front(),
+                 "; got nothing (", files.missing.size(),
                  " tensors are missing); try `lapidary inspect`");
   LoadedModel loaded;
   loaded.warnings = files.warnings;
   if (!files.extra.empty()) {
-    loaded.warnings.push_back(StrCat(path, ": ", files.extra.size(), " tensors are not of this architecture and are ignored; the first is ",
-                                     files.extra.front()));
+    loaded.warnings.push_back(
+        StrCat(path, ": ", files.extra.size(),
+               " tensors are not of this architecture and are ignored; the first is ",
+               files.extra.front()));
   }
   uint64_t bytes = 0;
   for (const auto& [name, tensor] : files.tensors) bytes += tensor.bytes;
@@ -218,9 +244,11 @@ LoadedModel LoadModel(const std::string& path) {
   Transformer& model = loaded.model;
   model.config = files.config;
   model.embed_tokens = loader.LoadWeight("model.language_model.embed_tokens.weight");
-  if (files.tensors.count("lm_head.weight")) model.lm_head = std::make_unique<Weight>(loader.LoadWeight("lm_head.weight"));
+  if (files.tensors.count("lm_head.weight"))
+    model.lm_head = std::make_unique<Weight>(loader.LoadWeight("lm_head.weight"));
   model.norm = loader.LoadParam("model.language_model.norm.weight");
-  for (int64_t i = 0; i < model.config.num_layers(); ++i) model.layers.push_back(LoadLayer(loader, files, i));
+  for (int64_t i = 0; i < model.config.num_layers(); ++i)
+    model.layers.push_back(LoadLayer(loader, files, i));
   if (model.config.has_vision) {
     const std::string v = "model.vision_embedder.";
     auto vision = std::make_unique<VisionEmbedder>();

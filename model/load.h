@@ -15,15 +15,17 @@ namespace lapidary {
 struct CheckpointFiles {
   ModelConfig config;
   std::map<std::string, StoredTensor> tensors;  // by canonical name
-  std::vector<std::string> extra;               // tensors that the architecture does not have, as spelled in the file
-  std::vector<std::string> missing;             // canonical names that no file holds
-  std::vector<std::string> misshapen;           // one line each: name, shape, expected shape
+  std::vector<std::string>
+      extra;  // tensors that the architecture does not have, as spelled in the file
+  std::vector<std::string> missing;    // canonical names that no file holds
+  std::vector<std::string> misshapen;  // one line each: name, shape, expected shape
   std::vector<std::string> warnings;
   std::vector<std::shared_ptr<const void>> owners;
 };
 
-// Opens a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it is taken too; its absence is a warning and
-// leaves the model without media). Throws Error only for files that cannot be read at all; what is missing or misshapen is listed.
+// Opens a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it
+// is taken too; its absence is a warning and leaves the model without media). Throws Error only for
+// files that cannot be read at all; what is missing or misshapen is listed.
 CheckpointFiles OpenCheckpointFiles(const std::string& path);
 
 // Number of elements that are not finite: exact for float formats, block scales for block formats.
@@ -34,8 +36,9 @@ struct LoadedModel {
   std::vector<std::string> warnings;  // one line each, for the command to print
 };
 
-// Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become float32. Throws Error for missing,
-// misshapen or not finite tensors (of files above 4 GB only what is copied is looked at; `inspect` looks at everything).
+// Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become
+// float32. Throws Error for missing, misshapen or not finite tensors (of files above 4 GB only what
+// is copied is looked at; `inspect` looks at everything).
 LoadedModel LoadModel(const std::string& path);
 
 }  // namespace lapidary

@@ -21,12 +21,14 @@ AttentionSpans MakeSpans(const ModelInput& input, int64_t window, bool blocks, b
     }
     const bool media = !input.types.empty() && (input.types[q] == 1 || input.types[q] == 2);
     if (media && q >= block_end) {
-      // A block is a maximal run of image or video tokens inside one document; both kinds together, as Transformers counts it.
+      // A block is a maximal run of image or video tokens inside one document; both kinds together,
+      // as Transformers counts it.
       const int64_t limit =
           next_document < input.document_starts.size() ? input.document_starts[next_document] : n;
       block_begin = q;
       block_end = q;
-      while (block_end < limit && (input.types[block_end] == 1 || input.types[block_end] == 2)) ++block_end;
+      while (block_end < limit && (input.types[block_end] == 1 || input.types[block_end] == 2))
+        ++block_end;
     }
     int64_t lo = window > 0 ? std::max(document, q - window + 1) : document;
     int64_t hi = q + 1;

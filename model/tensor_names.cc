@@ -5,7 +5,9 @@
 namespace lapidary {
 namespace {
 
-bool StartsWith(const std::string& s, std::string_view prefix) { return s.compare(0, prefix.size(), prefix) == 0; }
+bool StartsWith(const std::string& s, std::string_view prefix) {
+  return s.compare(0, prefix.size(), prefix) == 0;
+}
 
 struct Rename {
   std::string_view from, to;
@@ -28,8 +30,10 @@ constexpr Rename kPrefixes[] = {
 std::string CanonicalTensorName(const std::string& name) {
   std::string s = name;
   if (s == "language_model.lm_head.weight" || s == "model.lm_head.weight") return "lm_head.weight";
-  // Conversions without the leading "model.": language_model., vision_embedder., embed_vision., embed_audio.
-  for (std::string_view bare : {"language_model.", "vision_embedder.", "embed_vision.", "embed_audio."}) {
+  // Conversions without the leading "model.": language_model., vision_embedder., embed_vision.,
+  // embed_audio.
+  for (std::string_view bare :
+       {"language_model.", "vision_embedder.", "embed_vision.", "embed_audio."}) {
     if (StartsWith(s, bare)) {
       s = "model." + s;
       break;
@@ -43,10 +47,13 @@ std::string CanonicalTensorName(const std::string& name) {
 
 std::string InMemoryModulePath(const std::string& canonical) {
   constexpr std::string_view kVision = "model.vision_embedder.";
-  if (StartsWith(canonical, kVision)) return "model.embed_vision." + canonical.substr(kVision.size());
+  if (StartsWith(canonical, kVision))
+    return "model.embed_vision." + canonical.substr(kVision.size());
   for (std::string_view media : {"model.embed_vision.", "model.embed_audio."}) {
-    if (StartsWith(canonical, media) && StartsWith(canonical.substr(media.size()), "embedding_projection")) {
-      // Only the vision embedder nests its projection; the audio embedder's own module is the projection's parent.
+    if (StartsWith(canonical, media) &&
+        StartsWith(canonical.substr(media.size()), "embedding_projection")) {
+      // Only the vision embedder nests its projection; the audio embedder's own module is the
+      // projection's parent.
       if (media == "model.embed_vision.") {
         return std::string(media) + "multimodal_embedder." + canonical.substr(media.size());
       }
@@ -85,7 +92,8 @@ std::vector<CatalogTensor> ExpectedTensors(const ModelConfig& config) {
   if (config.has_vision) {
     const std::string v = "model.vision_embedder.";
     const int64_t features = config.vision.patch_features(), width = config.vision.mm_embed_dim;
-    for (const char* part : {"weight", "bias"}) specs.push_back({v + "patch_ln1." + part, {features}});
+    for (const char* part : {"weight", "bias"})
+      specs.push_back({v + "patch_ln1." + part, {features}});
     specs.push_back({v + "patch_dense.weight", {width, features}, true});
     specs.push_back({v + "patch_dense.bias", {width}});
     for (const char* part : {"weight", "bias"}) specs.push_back({v + "patch_ln2." + part, {width}});
@@ -94,7 +102,9 @@ std::vector<CatalogTensor> ExpectedTensors(const ModelConfig& config) {
     specs.push_back({"model.embed_vision.embedding_projection.weight", {hidden, width}, true});
   }
   if (config.has_audio) {
-    specs.push_back({"model.embed_audio.embedding_projection.weight", {hidden, config.audio.audio_embed_dim}, true});
+    specs.push_back({"model.embed_audio.embedding_projection.weight",
+                     {hidden, config.audio.audio_embed_dim},
+                     true});
   }
   return specs;
 }

@@ -16,27 +16,35 @@ namespace {
 void CheckInput(const Transformer& model, const ModelInput& input) {
   const int64_t n = input.size();
   LAPIDARY_CHECK(n > 0, "forward: must have at least one token; got none");
-  LAPIDARY_CHECK(input.types.empty() || static_cast<int64_t>(input.types.size()) == n, "forward: types must have ", n,
-                 " entries; got ", input.types.size());
+  LAPIDARY_CHECK(input.types.empty() || static_cast<int64_t>(input.types.size()) == n,
+                 "forward: types must have ", n, " entries; got ", input.types.size());
   for (size_t i = 0; i < input.document_starts.size(); ++i) {
     const int64_t start = input.document_starts[i];
     LAPIDARY_CHECK(i == 0 ? start == 0 : start > input.document_starts[i - 1] && start < n,
-                   "forward: document starts must begin with 0 and increase below ", n, "; got ", start);
+                   "forward: document starts must begin with 0 and increase below ", n, "; got ",
+                   start);
   }
-  const auto check_rows = [&](const std::vector<int64_t>& rows, const Tensor& features, int64_t width, const char* what) {
+  const auto check_rows = [&](const std::vector<int64_t>& rows, const Tensor& features,
+                              int64_t width, const char* what) {
     if (rows.empty()) return;
-    LAPIDARY_CHECK(features.defined() && features.shape() == (Shape{static_cast<int64_t>(rows.size()), width}), "forward: ", what,
-                   " must be [", rows.size(), ", ", width, "]; got ", features.shape());
+    LAPIDARY_CHECK(
+        features.defined() && features.shape() == (Shape{static_cast<int64_t>(rows.size()), width}),
+        "forward: ", what, " must be [", rows.size(), ", ", width, "]; got ", features.shape());
     for (int64_t row : rows) {
-      LAPIDARY_CHECK(row >= 0 && row < n, "forward: rows of ", what, " must be below ", n, "; got ", row);
+      LAPIDARY_CHECK(row >= 0 && row < n, "forward: rows of ", what, " must be below ", n, "; got ",
+                     row);
     }
   };
-  LAPIDARY_CHECK(input.patch_rows.empty() || model.vision, "forward: the checkpoint must have a vision embedder for images; got none");
-  LAPIDARY_CHECK(input.audio_rows.empty() || model.audio, "forward: the checkpoint must have an audio embedder for sounds; got none");
-  LAPIDARY_CHECK(input.patch_positions.size() == 2 * input.patch_rows.size(), "forward: patch positions must be x, y of ",
-                 input.patch_rows.size(), " patches; got ", input.patch_positions.size(), " numbers");
+  LAPIDARY_CHECK(input.patch_rows.empty() || model.vision,
+                 "forward: the checkpoint must have a vision embedder for images; got none");
+  LAPIDARY_CHECK(input.audio_rows.empty() || model.audio,
+                 "forward: the checkpoint must have an audio embedder for sounds; got none");
+  LAPIDARY_CHECK(input.patch_positions.size() == 2 * input.patch_rows.size(),
+                 "forward: patch positions must be x, y of ", input.patch_rows.size(),
+                 " patches; got ", input.patch_positions.size(), " numbers");
   check_rows(input.patch_rows, input.patches, model.config.vision.patch_features(), "patches");
-  check_rows(input.audio_rows, input.audio_frames, model.config.audio.audio_embed_dim, "audio frames");
+  check_rows(input.audio_rows, input.audio_frames, model.config.audio.audio_embed_dim,
+             "audio frames");
 }
 
 // Positions restart in every document.
@@ -54,8 +62,8 @@ std::vector<int32_t> Positions(const ModelInput& input, int64_t past) {
   return positions;
 }
 
-Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input, const ForwardOptions& options,
-                const LinearContext& context) {
+Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
+                const ForwardOptions& options, const LinearContext& context) {
   const TextConfig& text = model.config.text;
   const bool bf16 = options.compute == Compute::kBfloat16;
   // Transformers casts sqrt(hidden) to the weights' type: 62.0 for bf16 at 3840.
@@ -64,7 +72,8 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input, const F
   // Placeholders are looked up as <pad> and overwritten below.
   std::vector<int32_t> ids = input.ids;
   for (size_t i = 0; i < ids.size(); ++i) {
-    const bool soft = ids[i] >= 0 && (ids[i] == model.config.image_token_id || ids[i] == model.config.video_token_id ||
+    const bool soft = ids[i] >= 0 && (ids[i] == model.config.image_token_id ||
+                                      ids[i] == model.config.video_token_id ||
                                       ids[i] == model.config.audio_token_id);
     if (soft) ids[i] = text.pad_token_id;
   }
@@ -76,7 +85,8 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input, const F
     std::vector<int64_t> rows = input.patch_rows;  // dropout counts by the token where a patch goes
     for (int64_t& row : rows) row = (*context.step_positions)[row];
     media.step_positions = &rows;
-    const Var soft = EmbedPatches(*model.vision, model.config.vision, tape, input.patches, input.patch_positions, media);
+    const Var soft = EmbedPatches(*model.vision, model.config.vision, tape, input.patches,
+                                  input.patch_positions, media);
     h = ReplaceRows(h, soft, input.patch_rows);
   }
   if (!input.audio_rows.empty()) {
@@ -100,9 +110,11 @@ std::vector<Param*> TrainableOf(Layer& layer) {
 
 }  // namespace
 
-Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const ForwardOptions& options) {
+Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
+            const ForwardOptions& options) {
   CheckInput(model, input);
-  LAPIDARY_CHECK(!options.cache || tape.mode() == Tape::Mode::kNoGrad, "forward: a key-value cache must go without gradients");
+  LAPIDARY_CHECK(!options.cache || tape.mode() == Tape::Mode::kNoGrad,
+                 "forward: a key-value cache must go without gradients");
   const TextConfig& text = model.config.text;
   const bool hf_rule = options.image_mask == ImageMask::kHfForward;
   const int64_t past = options.cache ? options.cache->length : 0;
@@ -114,7 +126,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const Forwa
     std::iota(step_positions->begin(), step_positions->end(), int64_t{0});
   }
   auto shared = std::make_shared<LayerContext>();
-  shared->linear = {options.compute, options.training, {options.seed, options.step, 0}, step_positions.get()};
+  shared->linear = {
+      options.compute, options.training, {options.seed, options.step, 0}, step_positions.get()};
   shared->rms_norm_eps = static_cast<float>(text.rms_norm_eps);
   shared->num_attention_heads = text.num_attention_heads;
   shared->positions = Positions(input, past);
@@ -125,7 +138,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const Forwa
     shared->input = &input;
     if (options.cache->layers.empty()) options.cache->layers.resize(model.layers.size());
   } else {
-    shared->sliding = std::make_shared<AttentionSpans>(MakeSpans(input, text.sliding_window, true, hf_rule));
+    shared->sliding =
+        std::make_shared<AttentionSpans>(MakeSpans(input, text.sliding_window, true, hf_rule));
     shared->full = std::make_shared<AttentionSpans>(MakeSpans(input, 0, hf_rule, hf_rule));
   }
 
@@ -136,8 +150,10 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const Forwa
     if (options.gradient_checkpointing && tape.mode() == Tape::Mode::kRecord) {
       h = Checkpoint(
           tape,
-          [&layer, shared, step_positions](Tape&, std::span<const Var> in) { return Forward(layer, in[0], *shared); }, {h},
-          TrainableOf(layer), options.compute == Compute::kBfloat16);
+          [&layer, shared, step_positions](Tape&, std::span<const Var> in) {
+            return Forward(layer, in[0], *shared);
+          },
+          {h}, TrainableOf(layer), options.compute == Compute::kBfloat16);
     } else if (options.cache) {
       LayerContext cached = *shared;
       cached.cache = &options.cache->layers[i];
@@ -145,7 +161,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const Forwa
     } else {
       h = Forward(layer, h, *shared);
     }
-    if (options.hidden_states && i + 1 < model.layers.size()) options.hidden_states->push_back(h.value());
+    if (options.hidden_states && i + 1 < model.layers.size())
+      options.hidden_states->push_back(h.value());
   }
   if (options.cache) options.cache->length += input.size();
   h = RmsNorm(h, tape.Leaf(model.norm), shared->rms_norm_eps);
@@ -153,14 +170,15 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const Forwa
   return h;
 }
 
-Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets, const std::vector<float>& weights,
-            Compute compute, int64_t chunk, TokenStats* stats) {
+Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
+            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats) {
   CrossEntropyOptions options;
   options.softcap = static_cast<float>(model.config.text.final_logit_softcapping);
   options.chunk = chunk;
   options.compute = compute;
   Weight& head = model.head();
-  if (head.param) return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats);
+  if (head.param)
+    return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats);
   return CrossEntropyFrozen(hidden, head.view, targets, weights, options, stats);
 }
 

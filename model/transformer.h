@@ -1,4 +1,5 @@
-// Gemma 4 Unified: a struct of parameters and free functions (gemma4-12b.md section 3 to 6). Read Forward from top to bottom.
+// Gemma 4 Unified: a struct of parameters and free functions (gemma4-12b.md section 3 to 6). Read
+// Forward from top to bottom.
 #ifndef LAPIDARY_MODEL_TRANSFORMER_H_
 #define LAPIDARY_MODEL_TRANSFORMER_H_
 
@@ -18,7 +19,8 @@ namespace lapidary {
 struct Layer {
   LayerConfig config;
   std::vector<float> inv_freq;
-  Param input_layernorm, post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm;
+  Param input_layernorm, post_attention_layernorm, pre_feedforward_layernorm,
+      post_feedforward_layernorm;
   Linear q_proj, k_proj, v_proj, o_proj;  // v_proj has no weight where config.k_is_v
   Param q_norm, k_norm;
   Linear gate_proj, up_proj, down_proj;
@@ -50,31 +52,36 @@ struct Transformer {
   Weight& head() { return lm_head ? *lm_head : embed_tokens; }
 };
 
-// Which soft tokens of an image see each other (gemma4-12b.md 3.7): in sliding layers only, as Transformers' generate, vLLM and llama.cpp do;
-// or as a bare forward call of Transformers does, in all layers.
+// Which soft tokens of an image see each other (gemma4-12b.md 3.7): in sliding layers only, as
+// Transformers' generate, vLLM and llama.cpp do; or as a bare forward call of Transformers does, in
+// all layers.
 enum class ImageMask { kSlidingOnly, kHfForward };
 
 struct ForwardOptions {
   Compute compute = Compute::kFloat32;
   ImageMask image_mask = ImageMask::kSlidingOnly;
-  bool training = false;                 // dropout acts
-  bool gradient_checkpointing = false;   // keep only the inputs of layers
-  uint64_t seed = 0, step = 0;           // of dropout
-  KvCache* cache = nullptr;              // generation: keys and values seen before; no gradients
-  std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's output, the last one after the final norm
+  bool training = false;                // dropout acts
+  bool gradient_checkpointing = false;  // keep only the inputs of layers
+  uint64_t seed = 0, step = 0;          // of dropout
+  KvCache* cache = nullptr;             // generation: keys and values seen before; no gradients
+  std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's
+                                                 // output, the last one after the final norm
 };
 
-// Hidden states after the final norm, [N, C]. Throws Error if ids, rows or positions do not fit the configuration.
+// Hidden states after the final norm, [N, C]. Throws Error if ids, rows or positions do not fit the
+// configuration.
 Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const ForwardOptions& options);
 
 // sum over n of weights[n] * cross-entropy of hidden[n] against targets[n].
-Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets, const std::vector<float>& weights,
-            Compute compute, int64_t chunk, TokenStats* stats);
+Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
+            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats);
 
-// The ranges of keys that queries see in a layer, for tokens that stand after `past` cached ones in a single document, or for whole documents.
+// The ranges of keys that queries see in a layer, for tokens that stand after `past` cached ones in
+// a single document, or for whole documents.
 AttentionSpans MakeSpans(const ModelInput& input, int64_t window, bool blocks, bool hf_rule);
 
-// Calls visit(Param&) for every parameter, in catalog order: frozen norms too, matrices only once trainable.
+// Calls visit(Param&) for every parameter, in catalog order: frozen norms too, matrices only once
+// trainable.
 template <class Visit>
 void ForEachParam(Transformer& model, Visit&& visit);
 template <class Visit>
@@ -87,7 +94,8 @@ void ForEachLinear(Transformer& model, Visit&& visit);
 std::vector<Param*> TrainableParams(Transformer& model);
 void ZeroGrads(const std::vector<Param*>& params);
 
-// Full fine-tuning: every parameter that Transformers trains (all but layer scalars) becomes trainable.
+// Full fine-tuning: every parameter that Transformers trains (all but layer scalars) becomes
+// trainable.
 void MakeAllTrainable(Transformer& model);
 
 }  // namespace lapidary
