@@ -1,0 +1,18 @@
+// Attention kernels of the reference table (autograd/kernels/kernels.h).
+#ifndef LAPIDARY_AUTOGRAD_KERNELS_ATTENTION_SCALAR_H_
+#define LAPIDARY_AUTOGRAD_KERNELS_ATTENTION_SCALAR_H_
+
+#include "autograd/base/parallel.h"
+#include "autograd/kernels/attention_args.h"
+
+namespace lapidary::scalar {
+
+void AttentionPack(const AttentionArgs& a, Range units) noexcept;  // nothing to lay out
+void AttentionForward(const AttentionArgs& a, Range items) noexcept;
+void AttentionDelta(const AttentionArgs& a, Range rows) noexcept;
+void AttentionGradQ(const AttentionArgs& a, Range items) noexcept;
+void AttentionGradKV(const AttentionArgs& a, Range items) noexcept;
+
+}  // namespace lapidary::scalar
+
+#endif  // LAPIDARY_AUTOGRAD_KERNELS_ATTENTION_SCALAR_H_
