@@ -46,11 +46,29 @@ struct WeightFormat {
   void (*dequantize)(const void* row, int64_t begin, int64_t end, float* out) = nullptr;
 };
 
+// A packed panel, what the GEMM asks for: outputs [out, out + outs) of the product and the part [k,
+// k + ks) of its inner dimension, in the order that one kernel table reads
+// (autograd/kernels/gemm_table.h, PanelLayout). In a forward product the outputs are rows of the
+// weight and k runs over its columns; in an input gradient it is the other way round. Values are
+// dequantized to float32 and, for a bfloat16 product, rounded to bf16 to nearest even. Outputs and
+// inner positions that the layout pads are zeros.
+struct PanelRequest {
+  const WeightView* w = nullptr;
+  int64_t out = 0;        // a multiple of 32
+  int64_t outs = 0;       // a multiple of 32 unless the panel ends with the matrix
+  int64_t k = 0;          // a multiple of 256
+  int64_t ks = 0;         // a multiple of 256 unless the panel ends with the matrix
+  void* panel = nullptr;  // aligned to 64 bytes
+};
+using PanelFunction = void (*)(const PanelRequest& request) noexcept;
+enum class GemmSide { kForward, kInputGrad };
+
 // Adds (or replaces) a format. Called while libraries initialize, before any thread uses the GEMM.
 // Throws Error on a null function.
 void RegisterWeightFormat(const WeightFormat& format);
 // Throws Error if the id is unknown.
 const WeightFormat& GetWeightFormat(int32_t id);
+bool HasWeightFormat(int32_t id);
 
 // Rows [row, row + count), whole, as float32 out[count, cols].
 void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out);

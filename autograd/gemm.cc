@@ -1,0 +1,251 @@
+#include "autograd/gemm.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "autograd/base/error.h"
+#include "autograd/base/parallel.h"
+#include "autograd/kernels/gemm_table.h"
+
+namespace lapidary {
+namespace {
+
+// Packed activations are kept below this; more rows go in several passes over the weight.
+constexpr int64_t kPackedBytes = int64_t{64} << 20;
+// Most columns of a panel: 512 columns x a chunk are half a megabyte, which leaves room for
+// activations in a 1 MB L2.
+constexpr int64_t kPanelCols = 512;
+// Below this many multiplications waking other threads costs more than it gives.
+constexpr int64_t kSerialWork = 1 << 17;
+
+// Grows, never shrinks, aligned to cache lines and pages' worth of vectors.
+class Scratch {
+ public:
+  void* Get(int64_t bytes) {
+    if (bytes > size_) {
+      data_.reset(static_cast<char*>(::operator new (bytes, std::align_val_t{kAlign})));
+      size_ = bytes;
+    }
+    return data_.get();
+  }
+
+ private:
+  static constexpr size_t kAlign = 4096;
+  struct Free {
+    void operator()(char* p) const { ::operator delete (p, std::align_val_t{kAlign}); }
+  };
+  std::unique_ptr<char, Free> data_;
+  int64_t size_ = 0;
+};
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// C[rows, cols] (+)= A B. A's element (r, k) is a[r * row_stride + k * k_stride].
+struct Product {
+  const float* a = nullptr;
+  int64_t row_stride = 0, k_stride = 0;
+  int64_t rows = 0, k = 0, cols = 0;
+  const WeightView* w = nullptr;
+  GemmSide side = GemmSide::kForward;
+  float* c = nullptr;
+  bool add = false;
+};
+
+// How the work is cut: panels of whole tiles times groups of whole row blocks. None of it shows in
+// the numbers.
+struct Grid {
+  int64_t tiles, panels, blocks, groups;
+};
+
+Grid MakeGrid(const GemmTable& table, int64_t rows, int64_t cols) {
+  const int64_t threads = Threads();
+  Grid g;
+  g.tiles = CeilDiv(cols, 32);
+  g.blocks = CeilDiv(rows, table.block_rows);
+  // Enough panels to balance, yet at least 4 tiles in each.
+  g.panels = std::max(CeilDiv(g.tiles, kPanelCols / 32), std::min(4 * threads, g.tiles / 4));
+  g.panels = std::max<int64_t>(g.panels, 1);
+  if (g.panels > threads && CeilDiv(g.panels, threads) * threads <= g.tiles) {
+    g.panels = CeilDiv(g.panels, threads) * threads;
+  }
+  g.groups = 1;
+  if (threads > 1 && g.panels < 2 * threads) {
+    g.groups = std::clamp<int64_t>(CeilDiv(4 * threads, g.panels), 1, CeilDiv(rows, 64));
+    g.groups = std::min(g.groups, g.blocks);
+  }
+  return g;
+}
+
+void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p, Scratch& packed) {
+  const Grid g = MakeGrid(table, p.rows, p.cols);
+  const int64_t chunks = CeilDiv(p.k, table.chunk);
+  const int64_t block_bytes = table.block_rows * table.chunk * table.element_bytes;
+  char* const a = static_cast<char*>(packed.Get(chunks * g.blocks * block_bytes));
+  const bool serial = p.rows * p.k * p.cols < kSerialWork;
+
+  const auto pack_a = [&](Range range) {
+    for (int64_t item = range.begin; item < range.end; ++item) {
+      const int64_t chunk = item / g.blocks, block = item % g.blocks;
+      const int64_t k = chunk * table.chunk, row = block * table.block_rows;
+      table.pack_a(p.a + row * p.row_stride + k * p.k_stride, p.row_stride, p.k_stride,
+                   std::min(table.block_rows, p.rows - row), std::min(table.chunk, p.k - k),
+                   a + item * block_bytes);
+    }
+  };
+  const auto multiply = [&](int64_t item, int) {
+    thread_local Scratch panel_scratch;
+    const int64_t panel = item / g.groups, group = item % g.groups;
+    const int64_t col = g.tiles * panel / g.panels * 32;
+    const int64_t col_end = std::min(g.tiles * (panel + 1) / g.panels * 32, p.cols);
+    const int64_t block = g.blocks * group / g.groups;
+    const int64_t row = block * table.block_rows;
+    const int64_t row_end = std::min(g.blocks * (group + 1) / g.groups * table.block_rows, p.rows);
+    if (col >= col_end || row >= row_end) return;
+    PanelRequest request;
+    request.w = p.w;
+    request.out = col;
+    request.outs = col_end - col;
+    request.panel =
+        panel_scratch.Get(CeilDiv(col_end - col, 32) * 32 * table.chunk * table.element_bytes);
+    float* partials = nullptr;
+    if (table.partials && chunks > 1) {
+      thread_local Scratch partials_scratch;
+      const int64_t count = CeilDiv(row_end - row, 32) * 32 * CeilDiv(col_end - col, 32) * 32;
+      partials = static_cast<float*>(partials_scratch.Get(count * 4));
+    }
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      request.k = chunk * table.chunk;
+      request.ks = std::min(table.chunk, p.k - request.k);
+      if (pack_panel) {
+        pack_panel(request);
+      } else {
+        PackPanelFromRows(table, p.side, request);
+      }
+      GemmCall call;
+      call.a = a + (chunk * g.blocks + block) * block_bytes;
+      call.rows = row_end - row;
+      call.b = request.panel;
+      call.cols = request.outs;
+      call.k = request.ks;
+      call.c = p.c + row * p.cols + col;
+      call.ldc = p.cols;
+      call.load = p.add || chunk > 0;
+      call.partials = partials;
+      call.first = chunk == 0;
+      call.last = chunk + 1 == chunks;
+      table.multiply(call);
+    }
+  };
+
+  if (serial) {
+    pack_a({0, chunks * g.blocks});
+    for (int64_t i = 0; i < g.panels * g.groups; ++i) multiply(i, 0);
+  } else {
+    ParallelFor(chunks * g.blocks, pack_a, 4);
+    ParallelForDynamic(g.panels * g.groups, multiply);
+  }
+}
+
+void Run(Product p, Compute compute) {
+  if (p.rows == 0 || p.cols == 0) return;
+  if (p.k == 0) {
+    if (!p.add) std::fill_n(p.c, p.rows * p.cols, 0.0f);
+    return;
+  }
+  const Isa isa = ActiveIsa();
+  const GemmTable& table = GetGemmTable(isa, compute);
+  const PanelFunction pack_panel = FindPanelFunction(p.w->format, isa, compute, p.side);
+  // One buffer for each calling thread: a nested call is serial and packs its own.
+  thread_local Scratch packed;
+  const int64_t row_bytes = CeilDiv(p.k, table.chunk) * table.chunk * table.element_bytes;
+  const int64_t pass_blocks = std::max<int64_t>(kPackedBytes / (row_bytes * table.block_rows), 8);
+  const int64_t pass_rows = pass_blocks * table.block_rows;
+  // Equal passes.
+  const int64_t passes = CeilDiv(p.rows, pass_rows), blocks = CeilDiv(p.rows, table.block_rows);
+  for (int64_t i = 0; i < passes; ++i) {
+    const int64_t begin = blocks * i / passes * table.block_rows;
+    const int64_t end = std::min(blocks * (i + 1) / passes * table.block_rows, p.rows);
+    Product part = p;
+    part.a += begin * p.row_stride;
+    part.c += begin * p.cols;
+    part.rows = end - begin;
+    RunPass(table, pack_panel, part, packed);
+  }
+}
+
+void CheckWeight(const char* where, const WeightView& w, int64_t n) {
+  const WeightFormat& format = GetWeightFormat(w.format);
+  LAPIDARY_CHECK(n >= 0 && w.rows >= 0 && w.cols >= 0, where,
+                 ": sizes must not be negative; got n ", n, ", weight [", w.rows, ", ", w.cols,
+                 "]");
+  LAPIDARY_CHECK(w.cols % format.block_size == 0, where,
+                 ": columns must be a multiple of the block size of ", format.name, " (",
+                 format.block_size, "); got ", w.cols);
+  LAPIDARY_CHECK(w.row_bytes >= w.cols / format.block_size * format.block_bytes, where,
+                 ": row_bytes must hold a row; got ", w.row_bytes, " for ", w.cols, " columns of ",
+                 format.name);
+}
+
+}  // namespace
+
+const char* ComputeName(Compute compute) {
+  return compute == Compute::kFloat32 ? "float32" : "bfloat16";
+}
+
+void GemmForward(const float* x, int64_t n, const WeightView& w, float* y, bool add,
+                 Compute compute) {
+  CheckWeight("GemmForward", w, n);
+  Product p;
+  p.a = x;
+  p.row_stride = w.cols;
+  p.k_stride = 1;
+  p.rows = n;
+  p.k = w.cols;
+  p.cols = w.rows;
+  p.w = &w;
+  p.side = GemmSide::kForward;
+  p.c = y;
+  p.add = add;
+  Run(p, compute);
+}
+
+void GemmInputGrad(const float* dy, int64_t n, const WeightView& w, float* dx, bool add,
+                   Compute compute) {
+  CheckWeight("GemmInputGrad", w, n);
+  Product p;
+  p.a = dy;
+  p.row_stride = w.rows;
+  p.k_stride = 1;
+  p.rows = n;
+  p.k = w.rows;
+  p.cols = w.cols;
+  p.w = &w;
+  p.side = GemmSide::kInputGrad;
+  p.c = dx;
+  p.add = add;
+  Run(p, compute);
+}
+
+void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64_t i, float* dw,
+                    bool add, Compute compute) {
+  // x plays the weight of an input gradient, whose inner dimension is its rows: the tokens.
+  const WeightView view = F32View(x, n, i);
+  CheckWeight("GemmWeightGrad", view, o);
+  Product p;
+  p.a = dy;
+  p.row_stride = 1;
+  p.k_stride = o;
+  p.rows = o;
+  p.k = n;
+  p.cols = i;
+  p.w = &view;
+  p.side = GemmSide::kInputGrad;
+  p.c = dw;
+  p.add = add;
+  Run(p, compute);
+}
+
+}  // namespace lapidary

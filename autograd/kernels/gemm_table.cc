@@ -1,0 +1,116 @@
+#include "autograd/kernels/gemm_table.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "autograd/kernels/gemm_isa.h"
+
+namespace lapidary {
+namespace {
+
+struct PanelRow {
+  int32_t format;
+  Isa isa;
+  Compute compute;
+  GemmSide side;
+  PanelFunction function;
+};
+
+std::vector<PanelRow>& PanelRows() {
+  static std::vector<PanelRow> rows;
+  return rows;
+}
+
+}  // namespace
+
+const GemmTable& GetGemmTable(Isa isa, Compute compute) {
+  const bool bf16 = compute == Compute::kBfloat16;
+  switch (isa) {
+    case Isa::kScalar:
+      return bf16 ? kGemmScalarBf16 : kGemmScalarF32;
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return bf16 ? kGemmAvx2Bf16 : kGemmAvx2F32;
+    case Isa::kAvx512:
+      return bf16 ? kGemmAvx512Bf16Fma : kGemmAvx512F32;
+    case Isa::kAvx512Bf16:
+      return bf16 ? kGemmAvx512Bf16 : kGemmAvx512F32;
+    case Isa::kAmx:
+      return bf16 ? kGemmAmxBf16 : kGemmAvx512F32;
+#else
+    default:
+      break;
+#endif
+  }
+  return bf16 ? kGemmScalarBf16 : kGemmScalarF32;
+}
+
+void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
+                           PanelFunction function) {
+  for (PanelRow& row : PanelRows()) {
+    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side) {
+      row.function = function;
+      return;
+    }
+  }
+  PanelRows().push_back({format, isa, compute, side, function});
+}
+
+PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side) {
+  for (const PanelRow& row : PanelRows()) {
+    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side)
+      return row.function;
+  }
+  return nullptr;
+}
+
+void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& q) {
+  const WeightView& w = *q.w;
+  const WeightFormat& format = GetWeightFormat(w.format);
+  const int64_t block = format.block_size;
+  const int64_t kp = (q.ks + table.k_unit - 1) / table.k_unit * table.k_unit;
+  const auto tile_at = [&](int64_t out) {
+    return static_cast<char*>(q.panel) + out * kp * table.element_bytes;
+  };
+  thread_local std::vector<float> rows;
+  if (side == GemmSide::kForward) {
+    const int64_t begin = q.k / block * block, end = (q.k + q.ks + block - 1) / block * block;
+    for (int64_t out = 0; out < q.outs; out += table.tile_cols) {
+      const int64_t cols = std::min(table.tile_cols, q.outs - out);
+      const char* first = static_cast<const char*>(w.data) + (q.out + out) * w.row_bytes;
+      if (w.format == kFormatF32) {
+        table.pack_b_columns(reinterpret_cast<const float*>(first) + q.k, w.row_bytes / 4, cols,
+                             q.ks, tile_at(out));
+        continue;
+      }
+      rows.resize(cols * (end - begin));
+      for (int64_t c = 0; c < cols; ++c) {
+        format.dequantize(first + c * w.row_bytes, begin, end, rows.data() + c * (end - begin));
+      }
+      table.pack_b_columns(rows.data() + (q.k - begin), end - begin, cols, q.ks, tile_at(out));
+    }
+    return;
+  }
+  const int64_t begin = q.out / block * block, end = (q.out + q.outs + block - 1) / block * block;
+  const float* from = nullptr;
+  int64_t stride = 0;
+  if (w.format == kFormatF32) {
+    from = reinterpret_cast<const float*>(static_cast<const char*>(w.data) + q.k * w.row_bytes) +
+           q.out;
+    stride = w.row_bytes / 4;
+  } else {
+    stride = end - begin;
+    rows.resize(q.ks * stride);
+    for (int64_t k = 0; k < q.ks; ++k) {
+      const char* row = static_cast<const char*>(w.data) + (q.k + k) * w.row_bytes;
+      format.dequantize(row, begin, end, rows.data() + k * stride);
+    }
+    from = rows.data() + (q.out - begin);
+  }
+  for (int64_t out = 0; out < q.outs; out += table.tile_cols) {
+    table.pack_b_rows(from + out, stride, std::min(table.tile_cols, q.outs - out), q.ks,
+                      tile_at(out));
+  }
+}
+
+}  // namespace lapidary

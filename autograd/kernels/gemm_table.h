@@ -1,0 +1,87 @@
+// The matrix-product kernels of one instruction set and compute type, and the memory order of their
+// operands.
+//
+// The product is C[rows, cols] (+)= A[rows, k] B[k, cols]. A comes from activations: blocks of
+// `block_rows` rows, row-major with the constant row stride kChunk. B comes from weights (or, in a
+// weight gradient, from activations): a panel of column tiles. The inner dimension is cut in chunks
+// of kChunk; sums run on through C from chunk to chunk, every element of C through one chain of
+// additions in the order of k, whatever the number of rows and columns beside it.
+#ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_TABLE_H_
+#define LAPIDARY_AUTOGRAD_KERNELS_GEMM_TABLE_H_
+
+#include <cstdint>
+
+#include "autograd/gemm.h"
+#include "autograd/kernels/isa.h"
+
+namespace lapidary {
+
+// The order of a panel of `outs` outputs and `ks` inner positions. Tile t holds outputs [t * width,
+// (t + 1) * width) and starts at element t * width * ks'; ks' is ks rounded up to the layout's k
+// unit. The last tile of a 32-wide layout is 16 wide if at most 16 outputs are left.
+enum class PanelLayout {
+  kF32x16,   // float32 [ks][16]
+  kF32x32,   // float32 [ks][32]
+  kBf16x32,  // bfloat16 [ks'/2][32][2], the pair is (k, k + 1)
+};
+
+// One call of the kernel: all rows of a group against one panel and one chunk.
+struct GemmCall {
+  const void* a = nullptr;  // blocks of block_rows rows
+  int64_t rows = 0;
+  const void* b = nullptr;  // panel
+  int64_t cols = 0;
+  int64_t k = 0;  // <= chunk
+  float* c = nullptr;
+  int64_t ldc = 0;
+  bool load = false;  // continue the sums in c; false: start from zero
+  // For a table with `partials`: sums between chunks live here in the kernel's own order, c is only
+  // read by the first chunk (if `load`) and written by the last.
+  float* partials = nullptr;
+  bool first = true, last = true;
+};
+
+struct GemmTable {
+  PanelLayout layout = PanelLayout::kF32x16;
+  int64_t tile_cols = 16;  // 16 or 32
+  int64_t block_rows = 1;
+  int64_t chunk =
+      256;  // inner positions of a chunk, a multiple of 256; also A's row stride in elements
+  int64_t k_unit = 1;  // a chunk is padded with zeros to a multiple of this
+  int64_t element_bytes = 4;
+  bool partials = false;  // wants GemmCall::partials: room for rows and columns rounded up to 32
+  // Up to block_rows rows of A: element (r, k) is a[r * row_stride + k * k_stride]; one of the
+  // strides is 1.
+  void (*pack_a)(const float* a, int64_t row_stride, int64_t k_stride, int64_t rows, int64_t k,
+                 void* out) noexcept = nullptr;
+  // One column tile of B from float32, `cols` <= tile_cols, k <= chunk; element (k, c) is b[c *
+  // stride + k].
+  void (*pack_b_columns)(const float* b, int64_t stride, int64_t cols, int64_t k,
+                         void* out) noexcept = nullptr;
+  // The same from b[k * stride + c].
+  void (*pack_b_rows)(const float* b, int64_t stride, int64_t cols, int64_t k,
+                      void* out) noexcept = nullptr;
+  void (*multiply)(const GemmCall& call) noexcept = nullptr;
+};
+
+// The table of an instruction set. All five exist in the binary; calling one that the CPU lacks is
+// an illegal instruction.
+const GemmTable& GetGemmTable(Isa isa, Compute compute);
+
+// Registers a packer for one format, table and direction; without one the GEMM dequantizes rows and
+// packs those. Called while libraries initialize, before any thread uses the GEMM.
+void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
+                           PanelFunction function);
+// Null if none is registered.
+PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side);
+// The way that works for every format: dequantizes rows, then packs them with the table.
+void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& request);
+
+// Width of the tile that starts with `left` outputs to go.
+inline int64_t TileWidth(int64_t tile_cols, int64_t left) {
+  return tile_cols == 32 && left <= 16 ? 16 : tile_cols;
+}
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_KERNELS_GEMM_TABLE_H_
