@@ -1,0 +1,182 @@
+// The format table: published vectors, corner cases, scale rules, thread counts.
+#include "quant/format.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "autograd/base/error.h"
+#include "autograd/base/float16.h"
+#include "autograd/base/parallel.h"
+#include "autograd/base/random.h"
+
+namespace lapidary {
+namespace {
+
+std::string Hex(const std::vector<uint8_t>& bytes) {
+  std::string out;
+  for (const uint8_t byte : bytes) {
+    out += "0123456789abcdef"[byte >> 4];
+    out += "0123456789abcdef"[byte & 15];
+  }
+  return out;
+}
+
+std::vector<uint8_t> Quantize(const char* name, const std::vector<float>& x, const char* rule = "ggml") {
+  const Format& format = GetFormat(name);
+  std::vector<uint8_t> out(static_cast<size_t>(FormatBytes(format, static_cast<int64_t>(x.size()))));
+  GetScaleRule(format, rule).quantize(x.data(), static_cast<int64_t>(x.size()), out.data());
+  return out;
+}
+
+std::vector<float> Dequantize(const char* name, const std::vector<uint8_t>& bytes) {
+  const Format& format = GetFormat(name);
+  std::vector<float> out(bytes.size() / static_cast<size_t>(format.block_bytes) * static_cast<size_t>(format.block_size));
+  format.dequantize(bytes.data(), static_cast<int64_t>(out.size()), out.data());
+  return out;
+}
+
+std::vector<float> Normal(int64_t n, uint64_t seed, float scale = 0.02f) {
+  std::vector<float> out(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) out[static_cast<size_t>(i)] = scale * RandomNormal({seed, 0, 0}, static_cast<uint64_t>(i));
+  return out;
+}
+
+// formats.md 3.4: x[i] = (((i * 37) mod 101) - 50) / 64.
+std::vector<float> Published(int n) {
+  std::vector<float> x;
+  for (int i = 0; i < n; ++i) x.push_back(static_cast<float>((i * 37) % 101 - 50) / 64.0f);
+  return x;
+}
+
+TEST(Format, PublishedVectors) {
+  EXPECT_EQ(Hex(Quantize("Q4_0", Published(32))), "402ee046acf258bd1379df358be046acf268");
+  EXPECT_EQ(Hex(Quantize("Q8_0", Published(32))), "4d1e81df3d9af856b41270cd2b89e745a2005ebb1977d53390ee4caa0866c3217fdc");
+  EXPECT_EQ(Hex(Quantize("Q6_K", Published(256))),
+            "d158bf37be25ad048b047bf37ad159d0c941ea63eb74fb741d951ea72fc841c9bf35ad169b048df26be069d147cf38bd1a922c840d85ed77ff"
+            "57d038b04aa22b67df58c139b22aa22b931c85fd76ee57ce5ad137b31a902c830f86ec78ff55d1c841da62eb63fc840d951ea63fb840c9d129"
+            "b30b931c74fe86de67ff47d129b118b1c66cb11b6c861b71c61cb1c76cb22453f9248ef9138ef4538d2452f9248ed4a209d47e09a37e14a349"
+            "d4ae09d77ec863be1463c9147ec923bec463bd1463807f897a867a84877f737d7a81877c89758a");
+}
+
+TEST(Format, ZeroBlocks) {
+  std::vector<uint8_t> q4(18, 0x88);
+  q4[0] = 0x00;
+  q4[1] = 0x80;  // d = 0 / -8 = -0
+  EXPECT_EQ(Quantize("Q4_0", std::vector<float>(32)), q4);
+  EXPECT_EQ(Quantize("Q4_0", std::vector<float>(32), "qat"), q4);
+  EXPECT_EQ(Quantize("Q8_0", std::vector<float>(32)), std::vector<uint8_t>(34));
+  EXPECT_EQ(Quantize("Q6_K", std::vector<float>(256)), std::vector<uint8_t>(210));
+  for (const Format* format : AllFormats()) {
+    for (const ScaleRule& rule : format->rules) {
+      const std::vector<float> zeros(256);
+      for (const float x : Dequantize(format->name, Quantize(format->name, zeros, rule.name))) EXPECT_EQ(x, 0.0f);
+    }
+  }
+}
+
+// The extremum becomes code 0 (-8) whatever its sign, so it is exact up to the scale's rounding; the other end is clipped.
+TEST(Format, Q4ExtremumOfEitherSign) {
+  for (const float sign : {1.0f, -1.0f}) {
+    std::vector<float> x(32, 0.0f);
+    x[7] = 4.0f * sign;
+    x[9] = -4.0f * sign;
+    const std::vector<float> back = Dequantize("Q4_0", Quantize("Q4_0", x));
+    EXPECT_EQ(back[7], 4.0f * sign);
+    EXPECT_EQ(back[9], -3.5f * sign);
+  }
+}
+
+TEST(Format, TinyAndHugeMagnitudesStayFinite) {
+  for (const Format* format : AllFormats()) {
+    for (const float magnitude : {1e-38f, 1e-30f, 1e-7f, 6e4f}) {
+      std::vector<float> x = Normal(256, 7, 1.0f);
+      for (float& v : x) v = std::clamp(v / 4, -1.0f, 1.0f) * magnitude;
+      for (const float v : Dequantize(format->name, Quantize(format->name, x))) {
+        EXPECT_TRUE(std::isfinite(v)) << format->name << " " << magnitude;
+        EXPECT_LE(std::fabs(v), magnitude * 1.1f + 1e-6f) << format->name << " " << magnitude;
+      }
+    }
+  }
+}
+
+// The bound of each row: a block at max_abs is finite; far above it the scale overflows.
+TEST(Format, MaxAbs) {
+  for (const Format* format : AllFormats()) {
+    std::vector<float> x(256, 0.0f);
+    x[3] = format->max_abs;
+    for (const float v : Dequantize(format->name, Quantize(format->name, x))) EXPECT_TRUE(std::isfinite(v)) << format->name;
+  }
+}
+
+TEST(Format, SixteenBitConversionsEqualTheScalarOnes) {
+  std::vector<float> x = Normal(4096, 3, 1.0f);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = std::ldexp(x[i], static_cast<int>(i % 64) - 40);
+  x[0] = -0.0f;
+  x[1] = std::numeric_limits<float>::infinity();
+  x[2] = -std::numeric_limits<float>::infinity();
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<uint8_t> f16 = Quantize("F16", x), bf16 = Quantize("BF16", x);
+  const std::vector<float> from_f16 = Dequantize("F16", f16);
+  for (size_t i = 0; i < x.size(); ++i) {
+    uint16_t a, b;
+    std::memcpy(&a, &f16[2 * i], 2);
+    std::memcpy(&b, &bf16[2 * i], 2);
+    EXPECT_EQ(a, F16FromF32(x[i]));
+    EXPECT_EQ(b, Bf16FromF32(x[i]));
+    EXPECT_EQ(std::bit_cast<uint32_t>(from_f16[i]), std::bit_cast<uint32_t>(F32FromF16(a)));
+  }
+  std::vector<uint8_t> every(2 * 65536);
+  for (size_t i = 0; i < 65536; ++i) every[2 * i] = static_cast<uint8_t>(i), every[2 * i + 1] = static_cast<uint8_t>(i >> 8);
+  const std::vector<float> values = Dequantize("F16", every);
+  for (size_t i = 0; i < 65536; ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(F32FromF16(static_cast<uint16_t>(i)))) << i;
+  }
+}
+
+// The promise of the qat rule (formats.md 4.2): stored as bf16 and quantized by ggml's rule, codes and scales come back.
+TEST(Format, QatGridSurvivesBf16AndGgml) {
+  const std::vector<float> x = Normal(1000 * 32, 11);
+  const std::vector<uint8_t> trained = Quantize("Q4_0", x, "qat");
+  const std::vector<float> shipped = Dequantize("BF16", Quantize("BF16", Dequantize("Q4_0", trained)));
+  EXPECT_EQ(Quantize("Q4_0", shipped), trained);
+  EXPECT_NE(Quantize("Q4_0", x), trained);  // the rules differ
+}
+
+TEST(Format, SameBytesForAnyThreadCount) {
+  const int before = Threads();
+  const int64_t rows = 67, cols = 1024;
+  const std::vector<float> x = Normal(rows * cols, 5);
+  for (const Format* format : AllFormats()) {
+    std::vector<uint8_t> reference;
+    for (const int threads : {1, 2, 3, 7}) {
+      SetThreads(threads);
+      std::vector<uint8_t> bytes(static_cast<size_t>(rows * FormatBytes(*format, cols)));
+      QuantizeRows(*format, format->rules[0], x.data(), rows, cols, bytes.data());
+      if (reference.empty()) reference = bytes;
+      EXPECT_EQ(bytes, reference) << format->name << " with " << threads << " threads";
+      std::vector<float> values(x.size());
+      DequantizeRows(*format, bytes.data(), rows, cols, values.data());
+      EXPECT_EQ(values, Dequantize(format->name, reference)) << format->name;
+    }
+  }
+  SetThreads(before);
+}
+
+TEST(Format, TableLookups) {
+  EXPECT_EQ(FindFormat("q4_0"), FindFormat("Q4_0"));
+  EXPECT_EQ(FindFormat(14), FindFormat("q6_k"));
+  EXPECT_EQ(FindFormat("q3_z"), nullptr);
+  EXPECT_EQ(UserName(GetFormat("Q6_K")), "q6_k");
+  EXPECT_THROW(GetFormat("int4"), Error);
+  EXPECT_THROW(GetScaleRule(GetFormat("F32"), "qat"), Error);
+  EXPECT_THROW(FormatBytes(GetFormat("Q4_0"), 33), Error);
+  EXPECT_THROW(FormatBytes(GetFormat("Q4_0"), -32), Error);
+  EXPECT_THROW(FormatBytes(GetFormat("F64"), INT64_MAX), Error);
+  for (size_t i = 1; i < AllFormats().size(); ++i) EXPECT_LT(AllFormats()[i - 1]->id, AllFormats()[i]->id);
+}
+
+}  // namespace
+}  // namespace lapidary
