@@ -1,0 +1,147 @@
+#include "train/adamw.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/base/parallel.h"
+#include "autograd/base/random.h"
+
+namespace lapidary {
+namespace {
+
+Param MakeParam(const std::string& name, std::vector<float> values) {
+  Param p;
+  p.name = name;
+  p.value = Tensor::FromFloats({static_cast<int64_t>(values.size())}, values.data());
+  p.trainable = true;
+  return p;
+}
+
+void SetGrad(Param& p, std::vector<float> values) {
+  p.grad = Tensor::FromFloats({static_cast<int64_t>(values.size())}, values.data());
+}
+
+std::string MessageOf(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(AdamW, FirstStepMovesByTheLearningRateTowardsMinusTheSign) {
+  Param p = MakeParam("p", {1, -2, 3});
+  AdamW optimizer({&p}, {});
+  SetGrad(p, {5, -0.25f, 1e-3f});
+  optimizer.Step(0.01);
+  EXPECT_NEAR(p.value.data()[0], 1 - 0.01, 1e-7);
+  EXPECT_NEAR(p.value.data()[1], -2 + 0.01, 3e-7);
+  EXPECT_NEAR(p.value.data()[2], 3 - 0.01, 3e-7);
+}
+
+// The recurrences in double, written from the paper.
+TEST(AdamW, TenStepsFollowTheRecurrences) {
+  const double lr = 0.003, b1 = 0.8, b2 = 0.95, eps = 1e-6, decay = 0.1;
+  Param p = MakeParam("p", {0.5f, -1.5f});
+  AdamW optimizer({&p}, {.beta1 = b1, .beta2 = b2, .epsilon = eps, .weight_decay = decay});
+  double x[2] = {0.5, -1.5}, m[2] = {0, 0}, v[2] = {0, 0};
+  for (int t = 1; t <= 10; ++t) {
+    const float g[2] = {std::sin(1.0f * t), 0.1f * t - 0.4f};
+    SetGrad(p, {g[0], g[1]});
+    optimizer.Step(lr);
+    for (int i = 0; i < 2; ++i) {
+      m[i] = b1 * m[i] + (1 - b1) * g[i];
+      v[i] = b2 * v[i] + (1 - b2) * g[i] * g[i];
+      const double m_hat = m[i] / (1 - std::pow(b1, t)), v_hat = v[i] / (1 - std::pow(b2, t));
+      x[i] = x[i] - lr * decay * x[i] - lr * m_hat / (std::sqrt(v_hat) + eps);
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_NEAR(p.value.data()[i], x[i], 5e-7);
+    EXPECT_NEAR(optimizer.slots()[0].exp_avg.data()[i], m[i], 1e-6);
+    EXPECT_NEAR(optimizer.slots()[0].exp_avg_sq.data()[i], v[i], 1e-6);
+  }
+  EXPECT_EQ(optimizer.slots()[0].step, 10);
+}
+
+TEST(AdamW, WithoutGradientAParameterRestsWholly) {
+  Param a = MakeParam("a", {1}), b = MakeParam("b", {1});
+  AdamW optimizer({&a, &b}, {.weight_decay = 0.5});
+  SetGrad(a, {1});
+  optimizer.Step(0.1);
+  EXPECT_EQ(b.value.data()[0], 1.0f);
+  EXPECT_EQ(optimizer.slots()[1].step, 0);
+  EXPECT_NEAR(a.value.data()[0], 1 * (1 - 0.05) - 0.1, 1e-6);
+  a.grad = Tensor();
+  SetGrad(b, {1});
+  optimizer.Step(0.1);
+  // b's first update, with the bias corrections of a first update.
+  EXPECT_NEAR(b.value.data()[0], 0.95 - 0.1, 1e-6);
+  EXPECT_EQ(optimizer.slots()[0].step, 1);
+}
+
+TEST(AdamW, DecayIsChosenByName) {
+  Param a = MakeParam("model.language_model.layers.0.mlp.up_proj.weight", {1});
+  Param b = MakeParam("model.language_model.layers.0.input_layernorm.weight", {1});
+  AdamW optimizer({&a, &b}, {.weight_decay = 0.5}, DecaysByName);
+  SetGrad(a, {0});
+  SetGrad(b, {0});
+  optimizer.Step(0.1);
+  EXPECT_EQ(a.value.data()[0], 0.95f);
+  EXPECT_EQ(b.value.data()[0], 1.0f);
+  EXPECT_FALSE(DecaysByName("model.language_model.norm.weight"));
+  EXPECT_FALSE(DecaysByName("model.vision_embedder.patch_dense.bias"));
+  EXPECT_FALSE(DecaysByName("model.vision_embedder.patch_ln2.weight"));
+  EXPECT_FALSE(DecaysByName("model.language_model.layers.3.self_attn.q_norm.weight"));
+  EXPECT_TRUE(DecaysByName("model.vision_embedder.pos_embedding"));
+  EXPECT_TRUE(DecaysByName("model.language_model.embed_tokens.weight"));
+}
+
+TEST(AdamW, SameBitsWithAnyNumberOfThreads) {
+  const int64_t n = 50001;
+  std::vector<float> value(n), grad(n), result[2];
+  for (int64_t i = 0; i < n; ++i) {
+    value[i] = RandomNormal({1, 2, 3}, i);
+    grad[i] = RandomNormal({1, 2, 4}, i);
+  }
+  const int before = Threads();
+  for (const int threads : {1, 2}) {
+    SetThreads(threads);
+    Param p = MakeParam("p", value);
+    AdamW optimizer({&p}, {.weight_decay = 0.01});
+    for (int step = 0; step < 3; ++step) {
+      SetGrad(p, grad);
+      optimizer.Step(1e-3);
+    }
+    result[threads - 1].assign(p.value.data(), p.value.data() + n);
+  }
+  SetThreads(before);
+  EXPECT_EQ(result[0], result[1]);
+}
+
+TEST(AdamW, BadOptionsAreNamed) {
+  Param p = MakeParam("p", {1});
+  EXPECT_EQ(MessageOf([&] { AdamW({&p}, {.beta1 = 1.0}); }),
+            "adam_beta1: must be in [0, 1); got 1; try 0.9");
+  EXPECT_EQ(MessageOf([&] { AdamW({&p}, {.beta2 = -1}); }),
+            "adam_beta2: must be in [0, 1); got -1; try 0.999");
+  EXPECT_EQ(MessageOf([&] { AdamW({&p}, {.epsilon = 0}); }),
+            "adam_epsilon: must be > 0; got 0; try 1e-8");
+  EXPECT_EQ(MessageOf([&] { AdamW({&p}, {.weight_decay = -1}); }),
+            "weight_decay: must be >= 0; got -1; try 0.01");
+  EXPECT_EQ(MessageOf([&] {
+              AdamW({&p, &p}, {});
+            }),
+            "AdamW: parameters must have names of their own; got 'p' twice");
+  AdamW optimizer({&p}, {});
+  SetGrad(p, {1, 2});
+  EXPECT_EQ(MessageOf([&] { optimizer.Step(0.1); }),
+            "AdamW: the gradient of 'p' must be [1]; got [2]");
+  EXPECT_EQ(MessageOf([&] { optimizer.Step(NAN); }),
+            "AdamW: the learning rate must be >= 0; got nan");
+}
+
+}  // namespace
+}  // namespace lapidary
