@@ -1,0 +1,354 @@
+#include "tests/autograd/op_cases.h"
+
+#include <memory>
+
+#include "autograd/base/float16.h"
+#include "autograd/ops/activation.h"
+#include "autograd/ops/attention.h"
+#include "autograd/ops/basic.h"
+#include "autograd/ops/embedding.h"
+#include "autograd/ops/loss.h"
+#include "autograd/ops/matmul.h"
+#include "autograd/ops/norm.h"
+#include "autograd/ops/rope.h"
+#include "tests/autograd/references.h"
+
+namespace lapidary {
+namespace {
+
+using Vars = std::vector<Var>;
+using Values = std::vector<C64>;
+
+// 37: full vectors and a tail on every instruction set.
+constexpr int64_t kCols = 37;
+
+}  // namespace
+
+std::vector<GradCase> AddCases() {
+  return {{.name = "add",
+           .in = {{3, kCols}, {3, kCols}},
+           .op = [](Tape&, const Vars& v) { return Add(v[0], v[1]); },
+           .ref =
+               [](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (size_t i = 0; i < y.size(); ++i) y[i] += in[1][i];
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> ScaleCases() {
+  return {{.name = "scale",
+           .in = {{3, kCols}},
+           .op = [](Tape&, const Vars& v) { return Scale(v[0], -1.75f); },
+           .ref =
+               [](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (C64& value : y) value *= -1.75;
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> AddBiasCases() {
+  return {{.name = "add_bias",
+           .in = {{5, kCols}, {kCols}},
+           .op = [](Tape&, const Vars& v) { return AddBias(v[0], v[1]); },
+           .ref =
+               [](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (size_t i = 0; i < y.size(); ++i) y[i] += in[1][i % kCols];
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> ScaleColumnsCases() {
+  const std::vector<float> k = NormalFloats(kCols, 5);
+  return {{.name = "scale_columns",
+           .in = {{5, kCols}, {kCols}},
+           .op =
+               [k](Tape&, const Vars& v) {
+                 return ScaleColumns(v[0], v[1], Tensor::FromFloats({kCols}, k.data()));
+               },
+           .ref =
+               [k](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (size_t i = 0; i < y.size(); ++i) {
+                   y[i] *= in[1][i % kCols] * static_cast<double>(k[i % kCols]);
+                 }
+                 return y;
+               }}};
+}
+
+// Straight-through: the value is rounded, the gradient passes.
+std::vector<GradCase> RoundBf16Cases() {
+  return {{.name = "round_bf16",
+           .in = {{3, kCols}},
+           .op = [](Tape&, const Vars& v) { return RoundBf16(v[0]); },
+           .ref = [](const ComplexInputs& in) { return in[0]; },
+           .value =
+               [](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (C64& value : y) value = RoundToBf16(static_cast<float>(value.real()));
+                 return y;
+               },
+           .value_tol = 0}};
+}
+
+std::vector<GradCase> DropoutCases() {
+  const RandomKey key = {7, 8, 9};
+  const std::vector<int64_t> indices = {4, 0, 1000000007, 12, 13};
+  const float p = 0.3f;
+  return {{.name = "dropout",
+           .in = {{5, kCols}},
+           .op = [=](Tape&, const Vars& v) { return Dropout(v[0], p, key, indices); },
+           .ref =
+               [=](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (size_t i = 0; i < y.size(); ++i) {
+                   const uint64_t j = static_cast<uint64_t>(indices[i / kCols]) * kCols + i % kCols;
+                   const double u = (RandomBits(key, j / 4)[j % 4] >> 8) * 0x1p-24;
+                   y[i] *= u >= static_cast<double>(p) ? 1 / (1 - static_cast<double>(p)) : 0.0;
+                 }
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> GeGluCases() {
+  const auto op = [](Tape&, const Vars& v) { return GeGlu(v[0], v[1]); };
+  const auto ref = [](const ComplexInputs& in) { return ref::GeGlu(in[0], in[1]); };
+  return {{.name = "geglu", .in = {{3, kCols}, {3, kCols}}, .op = op, .ref = ref},
+          {.name = "geglu, wide inputs",
+           .in = {{8, kCols}, {8, kCols}},
+           .op = op,
+           .ref = ref,
+           .spread = 4.0f}};
+}
+
+std::vector<GradCase> RmsNormCases() {
+  return {
+      {.name = "rms_norm",
+       .in = {{3, kCols}, {kCols}},
+       .op = [](Tape&, const Vars& v) { return RmsNorm(v[0], v[1], 1e-2f); },
+       .ref = [](const ComplexInputs& in) { return ref::RmsNorm(in[0], &in[1], kCols, 1e-2f); }},
+      {.name = "rms_norm without gain",
+       .in = {{2, 3, kCols}},
+       .op = [](Tape&, const Vars& v) { return RmsNorm(v[0], Var(), 0.5f); },
+       .ref =
+           [](const ComplexInputs& in) { return ref::RmsNorm<C64>(in[0], nullptr, kCols, 0.5); }}};
+}
+
+std::vector<GradCase> LayerNormCases() {
+  return {{.name = "layer_norm",
+           .in = {{3, kCols}, {kCols}, {kCols}},
+           .op = [](Tape&, const Vars& v) { return LayerNorm(v[0], v[1], v[2], 1e-2f); },
+           .ref =
+               [](const ComplexInputs& in) {
+                 return ref::LayerNorm(in[0], in[1], in[2], kCols, 1e-2f);
+               }}};
+}
+
+std::vector<GradCase> RopeCases() {
+  const std::vector<int32_t> positions = {0, 7, 3, 100};
+  std::vector<float> inv_freq;  // 19 pairs: a tail on every instruction set; the last do not turn
+  for (int i = 0; i < 19; ++i) inv_freq.push_back(i < 15 ? std::pow(10.0f, -0.1f * i) : 0.0f);
+  return {
+      {.name = "rope",
+       .in = {{4, 3, 38}},
+       .op = [=](Tape&, const Vars& v) { return Rope(v[0], positions, inv_freq); },
+       .ref = [=](const ComplexInputs& in) { return ref::Rope(in[0], positions, inv_freq, 3); }}};
+}
+
+std::vector<GradCase> EmbeddingCases() {
+  const std::vector<int32_t> ids = {3, 0, 3, 5, 1, 3, 0};
+  return {{.name = "embedding, row 0 is padding",
+           .in = {{6, kCols}},
+           .op = [=](Tape&, const Vars& v) { return Embedding(v[0], ids, 2.5f, 0); },
+           .ref =
+               [=](const ComplexInputs& in) {
+                 Values y;
+                 for (int32_t id : ids) {
+                   for (int64_t c = 0; c < kCols; ++c) {
+                     const C64 x = in[0][id * kCols + c];
+                     y.push_back(2.5 * (id == 0 ? C64(x.real()) : x));
+                   }
+                 }
+                 return y;
+               }},
+          {.name = "embedding",
+           .in = {{6, kCols}},
+           .op = [=](Tape&, const Vars& v) { return Embedding(v[0], ids, 2.5f, -1); },
+           .ref =
+               [=](const ComplexInputs& in) {
+                 Values y;
+                 for (int32_t id : ids) {
+                   for (int64_t c = 0; c < kCols; ++c) y.push_back(2.5 * in[0][id * kCols + c]);
+                 }
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> ReplaceRowsCases() {
+  const std::vector<int64_t> rows = {4, 1};
+  return {{.name = "replace_rows",
+           .in = {{5, kCols}, {2, kCols}},
+           .op = [=](Tape&, const Vars& v) { return ReplaceRows(v[0], v[1], rows); },
+           .ref =
+               [=](const ComplexInputs& in) {
+                 Values y = in[0];
+                 for (size_t j = 0; j < rows.size(); ++j) {
+                   for (int64_t c = 0; c < kCols; ++c)
+                     y[rows[j] * kCols + c] = in[1][j * kCols + c];
+                 }
+                 return y;
+               }}};
+}
+
+std::vector<GradCase> PositionEmbeddingCases() {
+  const std::vector<int32_t> positions = {0, 2, 2, 2, 1, 0, 0, 2};
+  const auto ref = [=](const ComplexInputs& in) {
+    Values y;
+    for (size_t n = 0; n < positions.size(); n += 2) {
+      for (int64_t c = 0; c < kCols; ++c) {
+        y.push_back(in[0][positions[n] * 2 * kCols + c] +
+                    in[0][(positions[n + 1] * 2 + 1) * kCols + c]);
+      }
+    }
+    return y;
+  };
+  return {{.name = "position_embedding",
+           .in = {{3, 2, kCols}},
+           .op = [=](Tape&, const Vars& v) { return PositionEmbedding(v[0], positions, false); },
+           .ref = ref},
+          {.name = "position_embedding, rounded",
+           .in = {{3, 2, kCols}},
+           .op = [=](Tape&, const Vars& v) { return PositionEmbedding(v[0], positions, true); },
+           .ref = ref,
+           .value =
+               [=](const ComplexInputs& in) {
+                 Values y = ref(in);
+                 for (C64& value : y) value = RoundToBf16(static_cast<float>(value.real()));
+                 return y;
+               },
+           .value_tol = 0}};
+}
+
+std::vector<GradCase> MatMulFrozenCases() {
+  const auto w = std::make_shared<std::vector<float>>(NormalFloats(11 * kCols, 6));
+  return {{.name = "matmul_frozen",
+           .in = {{5, kCols}},
+           .op =
+               [w](Tape&, const Vars& v) {
+                 return MatMulFrozen(v[0], F32View(w->data(), 11, kCols), Compute::kFloat32);
+               },
+           .ref =
+               [w](const ComplexInputs& in) {
+                 return ref::MatMul(in[0], Values(w->begin(), w->end()), 5, 11, kCols);
+               }}};
+}
+
+std::vector<GradCase> MatMulCases() {
+  return {{.name = "matmul",
+           .in = {{5, kCols}, {11, kCols}},
+           .op = [](Tape&, const Vars& v) { return MatMul(v[0], v[1], Compute::kFloat32); },
+           .ref = [](const ComplexInputs& in) { return ref::MatMul(in[0], in[1], 5, 11, kCols); }}};
+}
+
+std::vector<GradCase> AttentionCases() {
+  const auto make = [](std::string name, AttentionSpans spans, int64_t keys, int64_t heads,
+                       int64_t groups, int64_t width, int probes) {
+    const auto shared = std::make_shared<const AttentionSpans>(std::move(spans));
+    const int64_t queries = static_cast<int64_t>(shared->lo.size());
+    const float scale = 0.7f / std::sqrt(static_cast<float>(width));
+    return GradCase{
+        .name = std::move(name),
+        .in = {{queries, heads, width}, {keys, groups, width}, {keys, groups, width}},
+        .op = [=](Tape&,
+                  const Vars& v) { return Attention(v[0], v[1], v[2], shared, scale, false); },
+        .ref =
+            [=](const ComplexInputs& in) {
+              return ref::Attention(in[0], in[1], in[2], *shared, heads, groups, width, scale);
+            },
+        .value_tol = 1e-6,
+        .grad_tol = 2e-6,
+        .probes = probes};
+  };
+  AttentionSpans causal, window, packed;
+  for (int32_t n = 0; n < 6; ++n) {
+    causal.lo.push_back(0);
+    causal.hi.push_back(n + 1);
+    causal.begin.push_back(0);
+  }
+  for (int32_t n = 0; n < 90; ++n) {  // the queries come after 30 cached keys
+    window.lo.push_back(std::max(0, n + 30 - 69));
+    window.hi.push_back(n + 31);
+    window.begin.push_back(0);
+  }
+  for (int32_t n = 0; n < 9; ++n) {  // documents of 4 and 5; keys 0 and 10 are seen by none
+    packed.lo.push_back(n < 4 ? 1 : 5);
+    packed.hi.push_back(n < 4 ? n + 2 : std::max(n + 2, 8));
+    packed.begin.push_back(n < 4 ? 1 : 5);
+  }
+  return {make("attention, causal", causal, 6, 4, 2, 5, 1 << 30),
+          make("attention, packed documents", packed, 11, 3, 1, 37, 60),
+          make("attention, window over a cache", window, 120, 2, 1, 8, 24)};
+}
+
+namespace {
+
+// 70 tokens cross a chunk of 64; 1100 words cross a vocabulary block.
+struct LossData {
+  std::vector<int32_t> targets;
+  std::vector<float> weights;
+};
+LossData MakeLossData(int64_t tokens, int64_t vocab) {
+  LossData data;
+  for (int64_t n = 0; n < tokens; ++n) {
+    data.targets.push_back(n % 5 == 2 ? -100 : static_cast<int32_t>((n * 7919) % vocab));
+    data.weights.push_back(n % 5 == 2 ? 0.0f : 0.25f * static_cast<float>(1 + n % 3));
+  }
+  return data;
+}
+
+GradCase LossCase(std::string name, bool train_head, int64_t tokens, int64_t vocab, float cap,
+                  float spread, int probes) {
+  constexpr int64_t kWidth = 6;
+  const LossData data = MakeLossData(tokens, vocab);
+  const auto head = std::make_shared<std::vector<float>>(NormalFloats(vocab * kWidth, 8, spread));
+  const CrossEntropyOptions options = {.softcap = cap, .chunk = 64, .compute = Compute::kFloat32};
+  GradCase c = {
+      .name = std::move(name),
+      .in = {{tokens, kWidth}},
+      .op =
+          [=](Tape&, const Vars& v) {
+            if (train_head) {
+              return CrossEntropy(v[0], v[1], data.targets, data.weights, options, nullptr);
+            }
+            return CrossEntropyFrozen(v[0], F32View(head->data(), vocab, kWidth), data.targets,
+                                      data.weights, options, nullptr);
+          },
+      .ref =
+          [=](const ComplexInputs& in) {
+            const Values h = train_head ? in[1] : Values(head->begin(), head->end());
+            return Values{
+                ref::CrossEntropy(in[0], h, data.targets, data.weights, vocab, kWidth, cap)};
+          },
+      .grad_tol = 2e-6,
+      .spread = spread,
+      .probes = probes};
+  if (train_head) c.in.push_back({vocab, kWidth});
+  return c;
+}
+
+}  // namespace
+
+std::vector<GradCase> CrossEntropyFrozenCases() {
+  return {LossCase("cross_entropy_frozen, softcap 2", false, 8, 40, 2.0f, 1.0f, 1 << 30),
+          LossCase("cross_entropy_frozen, no softcap", false, 8, 40, 0.0f, 1.0f, 1 << 30),
+          LossCase("cross_entropy_frozen, two blocks", false, 7, 1100, 30.0f, 2.0f, 1 << 30)};
+}
+
+std::vector<GradCase> CrossEntropyCases() {
+  return {LossCase("cross_entropy, softcap 2", true, 8, 40, 2.0f, 1.0f, 1 << 30),
+          LossCase("cross_entropy, two chunks", true, 90, 40, 30.0f, 1.0f, 80)};
+}
+
+}  // namespace lapidary
