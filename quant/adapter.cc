@@ -15,7 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-// Options that change what the adapter means. Absent, null, false, 0, empty or the value here means "not used".
+// Options that change what the adapter means. Absent, null, false, 0, empty or the value here means
+// "not used".
 struct Unsupported {
   const char* field;
   const char* meaning;
@@ -36,7 +37,8 @@ constexpr Unsupported kUnsupported[] = {
 };
 
 bool IsUnused(const json& value) {
-  return value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_structured() && value.empty());
+  return value.is_null() || (value.is_boolean() && !value.get<bool>()) ||
+         (value.is_structured() && value.empty());
 }
 
 class Reader {
@@ -49,7 +51,8 @@ class Reader {
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
   [[noreturn]] void Fail(const char* field, const char* rule, const json& value) const {
-    throw Error(StrCat(where_, ": ", field, " must be ", rule, "; got ", value.dump().substr(0, 80)));
+    throw Error(
+        StrCat(where_, ": ", field, " must be ", rule, "; got ", value.dump().substr(0, 80)));
   }
   void Bool(const char* field, bool& out) const {
     if (const json* value = Find(field)) {
@@ -83,13 +86,15 @@ class Reader {
     out.names = {value->get<std::string>()};
   }
   int64_t AsRank(const char* field, const json& value) const {
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > (1 << 20)) {
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 ||
+        value.get<int64_t>() > (1 << 20)) {
       Fail(field, "an integer from 1 to 1048576", value);
     }
     return value.get<int64_t>();
   }
   double AsNumber(const char* field, const json& value) const {
-    if (!value.is_number() || !std::isfinite(value.get<double>())) Fail(field, "a finite number", value);
+    if (!value.is_number() || !std::isfinite(value.get<double>()))
+      Fail(field, "a finite number", value);
     return value.get<double>();
   }
   const json* Object(const char* field) const {
@@ -105,13 +110,15 @@ class Reader {
 
 // Whether PEFT would apply a rank or alpha pattern to a module.
 bool Matches(const std::string& pattern, const std::string& module) {
-  LAPIDARY_CHECK(pattern.size() <= 4096, "adapter_config.json: patterns must have at most 4096 characters; got ",
+  LAPIDARY_CHECK(pattern.size() <= 4096,
+                 "adapter_config.json: patterns must have at most 4096 characters; got ",
                  pattern.size());
   try {
     const std::regex regex("(.*\\.)?(" + pattern + ")");
     return std::regex_match(module, regex);
   } catch (const std::regex_error& e) {
-    throw Error(StrCat("adapter_config.json: patterns must be regular expressions; got '", pattern, "': ", e.what()));
+    throw Error(StrCat("adapter_config.json: patterns must be regular expressions; got '", pattern,
+                       "': ", e.what()));
   }
 }
 
@@ -143,21 +150,23 @@ AdapterConfig ParseAdapterConfig(const std::string& json_text, const std::string
   LAPIDARY_CHECK(peft_type == "LORA", where, ": peft_type must be LORA; got ", peft_type);
   for (const Unsupported& option : kUnsupported) {
     const json* value = in.Find(option.field);
-    LAPIDARY_CHECK(!value || IsUnused(*value), where, ": ", option.field, " must not be used (", option.meaning,
-                   "); got ", value->dump().substr(0, 80), "; try merging the adapter with PEFT");
+    LAPIDARY_CHECK(!value || IsUnused(*value), where, ": ", option.field, " must not be used (",
+                   option.meaning, "); got ", value->dump().substr(0, 80),
+                   "; try merging the adapter with PEFT");
   }
   // PiSSA, OLoRA and the like subtract their start from the base weights when PEFT loads them.
   if (const json* start = in.Find("init_lora_weights")) {
-    LAPIDARY_CHECK(start->is_boolean() || *start == "gaussian" || *start == "eva" || *start == "orthogonal", where,
-                   ": init_lora_weights must leave the base weights as they are; got ", start->dump().substr(0, 80),
-                   "; try converting the adapter to plain LoRA with PEFT");
+    LAPIDARY_CHECK(
+        start->is_boolean() || *start == "gaussian" || *start == "eva" || *start == "orthogonal",
+        where, ": init_lora_weights must leave the base weights as they are; got ",
+        start->dump().substr(0, 80), "; try converting the adapter to plain LoRA with PEFT");
   }
   AdapterConfig config;
   if (const json* r = in.Find("r")) config.r = in.AsRank("r", *r);
   in.Number("lora_alpha", config.lora_alpha);
   in.Number("lora_dropout", config.lora_dropout);
-  LAPIDARY_CHECK(config.lora_dropout >= 0 && config.lora_dropout < 1, where, ": lora_dropout must be in [0, 1); got ",
-                 config.lora_dropout);
+  LAPIDARY_CHECK(config.lora_dropout >= 0 && config.lora_dropout < 1, where,
+                 ": lora_dropout must be in [0, 1); got ", config.lora_dropout);
   in.Bool("use_rslora", config.use_rslora);
   in.Bool("use_dora", config.use_dora);
   in.Bool("inference_mode", config.inference_mode);
@@ -178,11 +187,13 @@ AdapterConfig ParseAdapterConfig(const std::string& json_text, const std::string
   if (const json* layers = in.Find("layers_to_transform")) {
     const json list = layers->is_array() ? *layers : json::array({*layers});
     for (const json& layer : list) {
-      if (!layer.is_number_integer() || layer.get<int64_t>() < 0) in.Fail("layers_to_transform", "layer numbers", *layers);
+      if (!layer.is_number_integer() || layer.get<int64_t>() < 0)
+        in.Fail("layers_to_transform", "layer numbers", *layers);
       config.layers_to_transform.push_back(layer.get<int64_t>());
     }
   }
-  // The library's object sorts its keys; the order of the file decides which pattern wins, so it is read again with order.
+  // The library's object sorts its keys; the order of the file decides which pattern wins, so it is
+  // read again with order.
   if (in.Object("rank_pattern") || in.Object("alpha_pattern")) {
     const nlohmann::ordered_json ordered = nlohmann::ordered_json::parse(json_text);
     if (in.Object("rank_pattern")) {
@@ -206,17 +217,34 @@ AdapterConfig ParseAdapterConfig(const std::string& json_text, const std::string
 
 std::string AdapterConfigText(const AdapterConfig& config) {
   json object = {
-      {"alora_invocation_tokens", nullptr}, {"arrow_config", nullptr},   {"auto_mapping", nullptr},
-      {"corda_config", nullptr},            {"ensure_weight_tying", false}, {"eva_config", nullptr},
-      {"fan_in_fan_out", false},            {"init_lora_weights", true}, {"kasa_config", nullptr},
-      {"layer_replication", nullptr},       {"loftq_config", json::object()}, {"lora_bias", false},
-      {"lora_ga_config", nullptr},          {"megatron_config", nullptr}, {"megatron_core", "megatron.core"},
-      {"monteclora_config", nullptr},       {"peft_type", "LORA"},       {"peft_version", "0.21.2"},
-      {"qalora_group_size", 16},            {"revision", nullptr},       {"target_parameters", nullptr},
-      {"trainable_token_indices", nullptr}, {"use_bdlora", nullptr},     {"use_qalora", false},
+      {"alora_invocation_tokens", nullptr},
+      {"arrow_config", nullptr},
+      {"auto_mapping", nullptr},
+      {"corda_config", nullptr},
+      {"ensure_weight_tying", false},
+      {"eva_config", nullptr},
+      {"fan_in_fan_out", false},
+      {"init_lora_weights", true},
+      {"kasa_config", nullptr},
+      {"layer_replication", nullptr},
+      {"loftq_config", json::object()},
+      {"lora_bias", false},
+      {"lora_ga_config", nullptr},
+      {"megatron_config", nullptr},
+      {"megatron_core", "megatron.core"},
+      {"monteclora_config", nullptr},
+      {"peft_type", "LORA"},
+      {"peft_version", "0.21.2"},
+      {"qalora_group_size", 16},
+      {"revision", nullptr},
+      {"target_parameters", nullptr},
+      {"trainable_token_indices", nullptr},
+      {"use_bdlora", nullptr},
+      {"use_qalora", false},
       {"velora_config", nullptr},
   };
-  object["base_model_name_or_path"] = config.base_model_name_or_path ? json(*config.base_model_name_or_path) : json(nullptr);
+  object["base_model_name_or_path"] =
+      config.base_model_name_or_path ? json(*config.base_model_name_or_path) : json(nullptr);
   object["bias"] = config.bias;
   object["exclude_modules"] = PatternJson(config.exclude_modules);
   object["inference_mode"] = config.inference_mode;
@@ -231,7 +259,8 @@ std::string AdapterConfigText(const AdapterConfig& config) {
   object["use_dora"] = config.use_dora;
   object["use_rslora"] = config.use_rslora;
   nlohmann::ordered_json ordered = nlohmann::ordered_json::object();
-  object["rank_pattern"] = nullptr;  // places in the sorted order, filled below in the order of the patterns
+  object["rank_pattern"] =
+      nullptr;  // places in the sorted order, filled below in the order of the patterns
   object["alpha_pattern"] = nullptr;
   for (const auto& [key, value] : object.items()) {
     nlohmann::ordered_json patterns = nlohmann::ordered_json::object();
@@ -239,7 +268,8 @@ std::string AdapterConfigText(const AdapterConfig& config) {
       for (const auto& [name, rank] : config.rank_pattern) patterns[name] = rank;
       ordered[key] = patterns;
     } else if (key == "alpha_pattern") {
-      for (const auto& [name, alpha] : config.alpha_pattern) patterns[name] = nlohmann::ordered_json(Number(alpha));
+      for (const auto& [name, alpha] : config.alpha_pattern)
+        patterns[name] = nlohmann::ordered_json(Number(alpha));
       ordered[key] = patterns;
     } else {
       ordered[key] = nlohmann::ordered_json(value);
@@ -279,12 +309,14 @@ Adapter OpenAdapter(const std::string& folder) {
   return adapter;
 }
 
-void WriteAdapter(const std::string& folder, const AdapterConfig& config, const std::vector<NamedTensor>& tensors,
-                  const std::string& dtype) {
-  LAPIDARY_CHECK(dtype == "F32" || dtype == "BF16", folder, ": an adapter's dtype must be F32 or BF16; got ", dtype);
+void WriteAdapter(const std::string& folder, const AdapterConfig& config,
+                  const std::vector<NamedTensor>& tensors, const std::string& dtype) {
+  LAPIDARY_CHECK(dtype == "F32" || dtype == "BF16", folder,
+                 ": an adapter's dtype must be F32 or BF16; got ", dtype);
   std::error_code failure;
   std::filesystem::create_directories(folder, failure);
-  LAPIDARY_CHECK(!failure, folder, ": must be a folder that can be created; got ", failure.message());
+  LAPIDARY_CHECK(!failure, folder, ": must be a folder that can be created; got ",
+                 failure.message());
   const std::filesystem::path base(folder);
   WriteSafetensors((base / "adapter_model.safetensors").string(), tensors, dtype);
   WriteFile((base / "adapter_config.json").string(), AdapterConfigText(config));

@@ -16,10 +16,12 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 bool EndsWith(const std::string& text, std::string_view tail) {
-  return text.size() >= tail.size() && text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
+  return text.size() >= tail.size() &&
+         text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
 }
 
-TensorSet FromFiles(const std::string& where, const std::vector<std::string>& paths, std::vector<std::string> warnings) {
+TensorSet FromFiles(const std::string& where, const std::vector<std::string>& paths,
+                    std::vector<std::string> warnings) {
   std::vector<StoredTensor> tensors;
   for (const std::string& path : paths) {
     const SafetensorsFile file = SafetensorsFile::Open(path);
@@ -28,12 +30,14 @@ TensorSet FromFiles(const std::string& where, const std::vector<std::string>& pa
   return TensorSet(where, std::move(tensors), std::move(warnings));
 }
 
-// The *.safetensors files of a folder by name, without adapters and consolidated copies of other tools.
+// The *.safetensors files of a folder by name, without adapters and consolidated copies of other
+// tools.
 std::vector<std::string> AllShards(const std::string& folder) {
   std::vector<std::string> paths;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (EndsWith(name, ".safetensors") && name != "adapter_model.safetensors") paths.push_back(entry.path().string());
+    if (EndsWith(name, ".safetensors") && name != "adapter_model.safetensors")
+      paths.push_back(entry.path().string());
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -41,16 +45,19 @@ std::vector<std::string> AllShards(const std::string& folder) {
 
 TensorSet FromIndex(const std::string& index_path) {
   const json index = ReadJsonFile(index_path);
-  LAPIDARY_CHECK(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(), index_path,
-                 ": must have an object weight_map");
+  LAPIDARY_CHECK(
+      index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(),
+      index_path, ": must have an object weight_map");
   const std::string folder = fs::path(index_path).parent_path().string();
   std::map<std::string, std::set<std::string>> shards;
   for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    LAPIDARY_CHECK(shard.is_string(), index_path, ": weight_map must hold file names; got ", shard.dump().substr(0, 80));
+    LAPIDARY_CHECK(shard.is_string(), index_path, ": weight_map must hold file names; got ",
+                   shard.dump().substr(0, 80));
     const std::string name = shard.get<std::string>();
-    LAPIDARY_CHECK(!name.empty() && name.find('/') == std::string::npos && name.find('\0') == std::string::npos &&
-                       name != "." && name != "..",
-                   index_path, ": shards must be files of the same folder; got ", shard.dump().substr(0, 80));
+    LAPIDARY_CHECK(!name.empty() && name.find('/') == std::string::npos &&
+                       name.find('\0') == std::string::npos && name != "." && name != "..",
+                   index_path, ": shards must be files of the same folder; got ",
+                   shard.dump().substr(0, 80));
     shards[name].insert(tensor);
   }
   LAPIDARY_CHECK(!shards.empty(), index_path, ": weight_map must name tensors; got none");
@@ -63,26 +70,29 @@ TensorSet FromIndex(const std::string& index_path) {
   }
   if (!missing.empty()) {
     const std::vector<std::string> present = AllShards(folder.empty() ? "." : folder);
-    LAPIDARY_CHECK(!present.empty(), index_path, ": its shards must be in the folder; got no ", missing[0],
-                   "; try downloading it again");
-    // A download that stopped half-way looks the same as an index left over from another layout; in the latter no shard exists.
+    LAPIDARY_CHECK(!present.empty(), index_path, ": its shards must be in the folder; got no ",
+                   missing[0], "; try downloading it again");
+    // A download that stopped half-way looks the same as an index left over from another layout; in
+    // the latter no shard exists.
     LAPIDARY_CHECK(missing.size() == shards.size(), index_path, ": all ", shards.size(),
-                   " shards must be in the folder; got no ", missing[0], "; try downloading it again");
+                   " shards must be in the folder; got no ", missing[0],
+                   "; try downloading it again");
     return FromFiles(folder, present,
-                     {StrCat(index_path, ": its shards must be in the folder; got no ", missing[0], "; used all ",
-                             present.size(), " *.safetensors files instead")});
+                     {StrCat(index_path, ": its shards must be in the folder; got no ", missing[0],
+                             "; used all ", present.size(), " *.safetensors files instead")});
   }
   TensorSet set = FromFiles(folder.empty() ? "." : folder, paths, {});
   std::map<std::string, std::string> actual;  // tensor -> shard
   for (const StoredTensor& tensor : set.tensors()) {
     const std::string shard = fs::path(tensor.file->path()).filename().string();
-    LAPIDARY_CHECK(shards[shard].count(tensor.name) == 1, index_path, ": must list every tensor of its shards; got no '",
-                   tensor.name, "' in ", shard);
+    LAPIDARY_CHECK(shards[shard].count(tensor.name) == 1, index_path,
+                   ": must list every tensor of its shards; got no '", tensor.name, "' in ", shard);
     actual[tensor.name] = shard;
   }
   for (const auto& [name, tensors] : shards) {
     for (const std::string& tensor : tensors) {
-      LAPIDARY_CHECK(actual.count(tensor) == 1, index_path, ": ", name, " must hold '", tensor, "'; got none");
+      LAPIDARY_CHECK(actual.count(tensor) == 1, index_path, ": ", name, " must hold '", tensor,
+                     "'; got none");
     }
   }
   return set;
@@ -92,7 +102,8 @@ TensorSet FromIndex(const std::string& index_path) {
 
 TensorSet OpenCheckpoint(const std::string& path) {
   std::error_code ignored;
-  LAPIDARY_CHECK(fs::exists(path, ignored), path, ": must exist; try a folder with model.safetensors");
+  LAPIDARY_CHECK(fs::exists(path, ignored), path,
+                 ": must exist; try a folder with model.safetensors");
   if (!fs::is_directory(path, ignored)) {
     return EndsWith(path, ".json") ? FromIndex(path) : FromFiles(path, {path}, {});
   }
@@ -101,9 +112,11 @@ TensorSet OpenCheckpoint(const std::string& path) {
   const std::string index = (fs::path(path) / "model.safetensors.index.json").string();
   if (fs::exists(index, ignored)) return FromIndex(index);
   const std::vector<std::string> shards = AllShards(path);
-  LAPIDARY_CHECK(!shards.empty(), path, ": must hold model.safetensors or model.safetensors.index.json; got neither");
-  return FromFiles(path, shards,
-                   {StrCat(path, ": no index; used all ", shards.size(), " *.safetensors files of the folder")});
+  LAPIDARY_CHECK(!shards.empty(), path,
+                 ": must hold model.safetensors or model.safetensors.index.json; got neither");
+  return FromFiles(
+      path, shards,
+      {StrCat(path, ": no index; used all ", shards.size(), " *.safetensors files of the folder")});
 }
 
 }  // namespace lapidary

@@ -63,7 +63,8 @@ const ScaleRule& GetScaleRule(const Format& format, std::string_view name) {
     if (name == rule.name) return rule;
     names += StrCat(" ", rule.name);
   }
-  throw Error(StrCat("format ", format.name, ": scale rule must exist; got '", name, "'; try one of", names));
+  throw Error(StrCat("format ", format.name, ": scale rule must exist; got '", name,
+                     "'; try one of", names));
 }
 
 std::string UserName(const Format& format) {
@@ -76,28 +77,31 @@ int64_t FormatBytes(const Format& format, int64_t n) {
   LAPIDARY_CHECK(n >= 0 && n % format.block_size == 0, "format ", format.name,
                  ": the number of elements must be a multiple of ", format.block_size, "; got ", n);
   int64_t bytes = 0;
-  LAPIDARY_CHECK(!__builtin_mul_overflow(n / format.block_size, format.block_bytes, &bytes), "format ", format.name,
-                 ": the size must fit 63 bits; got ", n, " elements");
+  LAPIDARY_CHECK(!__builtin_mul_overflow(n / format.block_size, format.block_bytes, &bytes),
+                 "format ", format.name, ": the size must fit 63 bits; got ", n, " elements");
   return bytes;
 }
 
-void QuantizeRows(const Format& format, const ScaleRule& rule, const float* values, int64_t rows, int64_t cols,
-                  uint8_t* out) {
+void QuantizeRows(const Format& format, const ScaleRule& rule, const float* values, int64_t rows,
+                  int64_t cols, uint8_t* out) {
   const int64_t row_bytes = FormatBytes(format, cols);
   ParallelFor(
       rows,
       [&](Range r) {
-        for (int64_t i = r.begin; i < r.end; ++i) rule.quantize(values + i * cols, cols, out + i * row_bytes);
+        for (int64_t i = r.begin; i < r.end; ++i)
+          rule.quantize(values + i * cols, cols, out + i * row_bytes);
       },
       Grain(cols));
 }
 
-void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols, float* out) {
+void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols,
+                    float* out) {
   const int64_t row_bytes = FormatBytes(format, cols);
   ParallelFor(
       rows,
       [&](Range r) {
-        for (int64_t i = r.begin; i < r.end; ++i) format.dequantize(blocks + i * row_bytes, cols, out + i * cols);
+        for (int64_t i = r.begin; i < r.end; ++i)
+          format.dequantize(blocks + i * row_bytes, cols, out + i * cols);
       },
       Grain(cols));
 }

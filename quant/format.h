@@ -1,9 +1,10 @@
-// The table of storage formats: one row for each, the only definition of its bytes. Fake quantization, the exporter, the
-// loaders and the tests all call the functions of a row, so "what was trained" and "what was shipped" are the same numbers.
-// Bytes are those of ggml (formats.md 3), which the `ggml` rule of each row reproduces bit for bit.
+// The table of storage formats: one row for each, the only definition of its bytes. Fake
+// quantization, the exporter, the loaders and the tests all call the functions of a row, so "what
+// was trained" and "what was shipped" are the same numbers. Bytes are those of ggml (formats.md 3),
+// which the `ggml` rule of each row reproduces bit for bit.
 //
-// To add a format: one file in quant/formats/ that defines a `Format`, one line in quant/formats/rows.h.
-// Thread-safety: everything here is constant or a pure function.
+// To add a format: one file in quant/formats/ that defines a `Format`, one line in
+// quant/formats/rows.h. Thread-safety: everything here is constant or a pure function.
 #ifndef LAPIDARY_QUANT_FORMAT_H_
 #define LAPIDARY_QUANT_FORMAT_H_
 
@@ -14,11 +15,13 @@
 
 namespace lapidary {
 
-// How a block's scale is chosen. Every row has the rule "ggml" first (ggml_quantize_chunk without importance matrix); formats
-// that fake quantization trains on have "qat" too (formats.md 4.2: d = bf16(extremum / -8) for Q4_0).
+// How a block's scale is chosen. Every row has the rule "ggml" first (ggml_quantize_chunk without
+// importance matrix); formats that fake quantization trains on have "qat" too (formats.md 4.2: d =
+// bf16(extremum / -8) for Q4_0).
 struct ScaleRule {
   const char* name = "";
-  // n values (a multiple of block_size) to n / block_size blocks. Values must be finite and at most Format::max_abs.
+  // n values (a multiple of block_size) to n / block_size blocks. Values must be finite and at most
+  // Format::max_abs.
   void (*quantize)(const float* row, int64_t n, uint8_t* out) = nullptr;
 };
 
@@ -27,7 +30,7 @@ struct Format {
   const char* name = "";   // as ggml spells it: "Q4_0"; users write it in lower case
   int64_t block_size = 1;  // elements of a row that share a block
   int64_t block_bytes = 0;
-  float max_abs = 0;       // the largest magnitude that is kept finite
+  float max_abs = 0;  // the largest magnitude that is kept finite
   // n values (a multiple of block_size) from n / block_size blocks. `blocks` needs no alignment.
   void (*dequantize)(const uint8_t* blocks, int64_t n, float* out) = nullptr;
   std::vector<ScaleRule> rules;  // never empty
@@ -47,15 +50,17 @@ const ScaleRule& GetScaleRule(const Format& format, std::string_view name = "ggm
 // The format's name as users write it ("q4_0").
 std::string UserName(const Format& format);
 
-// Bytes of n elements. Throws Error unless n is a non-negative multiple of block_size and the product fits.
+// Bytes of n elements. Throws Error unless n is a non-negative multiple of block_size and the
+// product fits.
 int64_t FormatBytes(const Format& format, int64_t n);
 
-// rows x cols values, row-major, to rows * FormatBytes(cols) bytes, in parallel over rows: the same bytes for any number of
-// threads. cols must be a multiple of block_size (Error).
-void QuantizeRows(const Format& format, const ScaleRule& rule, const float* values, int64_t rows, int64_t cols,
-                  uint8_t* out);
+// rows x cols values, row-major, to rows * FormatBytes(cols) bytes, in parallel over rows: the same
+// bytes for any number of threads. cols must be a multiple of block_size (Error).
+void QuantizeRows(const Format& format, const ScaleRule& rule, const float* values, int64_t rows,
+                  int64_t cols, uint8_t* out);
 // The reverse.
-void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols, float* out);
+void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols,
+                    float* out);
 
 }  // namespace lapidary
 

@@ -15,9 +15,11 @@ uint64_t Padded(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment *
 uint64_t TensorBytes(const TensorSpec& tensor) {
   const Format& format = GetFormat(tensor.dtype);
   const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
-  LAPIDARY_CHECK(cols % format.block_size == 0, "'", tensor.name, "': rows must be whole blocks of ", format.block_size, " (",
-                 format.name, "); got ", cols, " columns");
-  return static_cast<uint64_t>(FormatBytes(format, ElementCount(tensor.shape, "'" + tensor.name + "'")));
+  LAPIDARY_CHECK(cols % format.block_size == 0, "'", tensor.name,
+                 "': rows must be whole blocks of ", format.block_size, " (", format.name,
+                 "); got ", cols, " columns");
+  return static_cast<uint64_t>(
+      FormatBytes(format, ElementCount(tensor.shape, "'" + tensor.name + "'")));
 }
 
 template <class T>
@@ -32,7 +34,8 @@ void PutString(std::string& out, const std::string& text) {
 
 void PutInt(std::string& out, GgufType type, int64_t value, const std::string& key) {
   const auto put = [&]<class T>(T) {
-    LAPIDARY_CHECK(std::in_range<T>(value), key, ": must fit ", GgufTypeName(type), "; got ", value);
+    LAPIDARY_CHECK(std::in_range<T>(value), key, ": must fit ", GgufTypeName(type), "; got ",
+                   value);
     Put<T>(out, static_cast<T>(value));
   };
   switch (type) {
@@ -88,8 +91,10 @@ std::string BuildHead(const GgufKeys& keys, const std::vector<TensorSpec>& tenso
   int64_t n_keys = 0;
   std::unordered_set<std::string> names;
   for (const auto& [key, value] : keys) {
-    LAPIDARY_CHECK(!key.empty() && names.insert(key).second, "GGUF: keys must be unique and not empty; got '", key, "'");
-    LAPIDARY_CHECK(key != "general.alignment", "GGUF: general.alignment is the writer's; got a value for it");
+    LAPIDARY_CHECK(!key.empty() && names.insert(key).second,
+                   "GGUF: keys must be unique and not empty; got '", key, "'");
+    LAPIDARY_CHECK(key != "general.alignment",
+                   "GGUF: general.alignment is the writer's; got a value for it");
     if (IsEmpty(value)) continue;
     PutString(body, key);
     PutValue(body, key, value);
@@ -98,16 +103,18 @@ std::string BuildHead(const GgufKeys& keys, const std::vector<TensorSpec>& tenso
   names.clear();
   uint64_t offset = 0;
   for (const TensorSpec& tensor : tensors) {
-    LAPIDARY_CHECK(!tensor.name.empty() && tensor.name.size() <= 63 && names.insert(tensor.name).second,
-                   "GGUF: tensor names must be unique and have 1 to 63 bytes; got '", tensor.name, "'");
-    LAPIDARY_CHECK(tensor.shape.size() <= 4, "'", tensor.name, "': must have at most 4 axes; got ", ShapeText(tensor.shape));
+    LAPIDARY_CHECK(
+        !tensor.name.empty() && tensor.name.size() <= 63 && names.insert(tensor.name).second,
+        "GGUF: tensor names must be unique and have 1 to 63 bytes; got '", tensor.name, "'");
+    LAPIDARY_CHECK(tensor.shape.size() <= 4, "'", tensor.name, "': must have at most 4 axes; got ",
+                   ShapeText(tensor.shape));
     PutString(body, tensor.name);
     Put<uint32_t>(body, static_cast<uint32_t>(tensor.shape.size()));
     for (size_t i = tensor.shape.size(); i-- > 0;) Put<int64_t>(body, tensor.shape[i]);
     Put<uint32_t>(body, static_cast<uint32_t>(GetFormat(tensor.dtype).id));
     Put<uint64_t>(body, offset);
-    LAPIDARY_CHECK(!__builtin_add_overflow(offset, Padded(TensorBytes(tensor)), &offset), "'", tensor.name,
-                   "': the file must fit 64 bits");
+    LAPIDARY_CHECK(!__builtin_add_overflow(offset, Padded(TensorBytes(tensor)), &offset), "'",
+                   tensor.name, "': the file must fit 64 bits");
   }
   std::string head = "GGUF";
   Put<uint32_t>(head, 3);
@@ -120,7 +127,8 @@ std::string BuildHead(const GgufKeys& keys, const std::vector<TensorSpec>& tenso
 
 }  // namespace
 
-GgufWriter::GgufWriter(const std::string& path, const GgufKeys& keys, std::vector<TensorSpec> tensors)
+GgufWriter::GgufWriter(const std::string& path, const GgufKeys& keys,
+                       std::vector<TensorSpec> tensors)
     : file_(path), path_(path), tensors_(std::move(tensors)) {
   file_.Write(BuildHead(keys, tensors_));
   FinishTensors();
@@ -139,7 +147,8 @@ void GgufWriter::FinishTensors() {
 void GgufWriter::Append(const void* data, uint64_t bytes) {
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {
-    LAPIDARY_CHECK(current_ < tensors_.size(), path_, ": must get the declared tensors; got ", bytes, " bytes more");
+    LAPIDARY_CHECK(current_ < tensors_.size(), path_, ": must get the declared tensors; got ",
+                   bytes, " bytes more");
     const uint64_t n = std::min(bytes, TensorBytes(tensors_[current_]) - appended_);
     file_.Write(from, n);
     appended_ += n;
@@ -150,8 +159,8 @@ void GgufWriter::Append(const void* data, uint64_t bytes) {
 }
 
 void GgufWriter::Commit() {
-  LAPIDARY_CHECK(current_ == tensors_.size(), path_, ": must get every declared tensor; got ", current_, " of ",
-                 tensors_.size());
+  LAPIDARY_CHECK(current_ == tensors_.size(), path_, ": must get every declared tensor; got ",
+                 current_, " of ", tensors_.size());
   file_.Commit();
 }
 

@@ -18,7 +18,8 @@ nlohmann::json ParseStrictJson(std::string_view text, const std::string& where) 
   using nlohmann::json;
   std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    LAPIDARY_CHECK(depth <= kMaxDepth, where, ": JSON must be nested at most ", kMaxDepth, " levels deep");
+    LAPIDARY_CHECK(depth <= kMaxDepth, where, ": JSON must be nested at most ", kMaxDepth,
+                   " levels deep");
     switch (event) {
       case json::parse_event_t::object_start:
         keys.emplace_back();

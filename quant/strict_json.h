@@ -1,5 +1,6 @@
-// JSON from outside: one parser for every file that is read, stricter than the library's default. Duplicate keys, depth above
-// 64 and text that is not UTF-8 are errors, so that no two readers can see different values in one file.
+// JSON from outside: one parser for every file that is read, stricter than the library's default.
+// Duplicate keys, depth above 64 and text that is not UTF-8 are errors, so that no two readers can
+// see different values in one file.
 #ifndef LAPIDARY_QUANT_STRICT_JSON_H_
 #define LAPIDARY_QUANT_STRICT_JSON_H_
 

@@ -35,17 +35,20 @@ int64_t StoredTensor::rows() const {
 }
 
 void StoredTensor::ReadRows(int64_t row, int64_t count, float* out) const {
-  LAPIDARY_CHECK(format, "'", name, "': must be in a format that can be read as float32; got ", dtype);
+  LAPIDARY_CHECK(format, "'", name, "': must be in a format that can be read as float32; got ",
+                 dtype);
   LAPIDARY_CHECK(row >= 0 && count >= 0 && row <= rows() && count <= rows() - row, "'", name,
                  "': rows must lie inside the tensor; got ", row, " + ", count, " of ", rows());
   const int64_t row_bytes = FormatBytes(*format, cols());
-  // A row of whole blocks follows the last one without a gap, so a range of rows is one run of blocks.
+  // A row of whole blocks follows the last one without a gap, so a range of rows is one run of
+  // blocks.
   format->dequantize(data + row * row_bytes, count * cols(), out);
 }
 
 std::vector<float> StoredTensor::ReadAll() const {
   std::vector<float> out(static_cast<size_t>(elements()));
-  LAPIDARY_CHECK(format, "'", name, "': must be in a format that can be read as float32; got ", dtype);
+  LAPIDARY_CHECK(format, "'", name, "': must be in a format that can be read as float32; got ",
+                 dtype);
   if (!out.empty()) {
     ParallelFor(
         rows(), [&](Range r) { ReadRows(r.begin, r.end - r.begin, out.data() + r.begin * cols()); },
@@ -57,11 +60,13 @@ std::vector<float> StoredTensor::ReadAll() const {
 void StoredTensor::DropRows(int64_t row, int64_t count) const {
   if (!file || !format) return;
   const int64_t row_bytes = FormatBytes(*format, cols());
-  file->DropPages(static_cast<uint64_t>(data - file->data()) + static_cast<uint64_t>(row * row_bytes),
-                  static_cast<uint64_t>(count * row_bytes));
+  file->DropPages(
+      static_cast<uint64_t>(data - file->data()) + static_cast<uint64_t>(row * row_bytes),
+      static_cast<uint64_t>(count * row_bytes));
 }
 
-TensorSet::TensorSet(std::string where, std::vector<StoredTensor> tensors, std::vector<std::string> warnings,
+TensorSet::TensorSet(std::string where, std::vector<StoredTensor> tensors,
+                     std::vector<std::string> warnings,
                      std::vector<std::shared_ptr<const void>> owners) {
   auto state = std::make_shared<State>();
   state->where = std::move(where);
@@ -82,16 +87,17 @@ const StoredTensor* TensorSet::Find(std::string_view name) const {
 
 const StoredTensor& TensorSet::Get(std::string_view name) const {
   const StoredTensor* tensor = Find(name);
-  LAPIDARY_CHECK(tensor, where(), ": '", name, "' must be in the file; got ", tensors().size(), " other tensors");
+  LAPIDARY_CHECK(tensor, where(), ": '", name, "' must be in the file; got ", tensors().size(),
+                 " other tensors");
   return *tensor;
 }
 
 const StoredTensor& TensorSet::Get(std::string_view name, const TensorShape& shape) const {
   const StoredTensor& tensor = Get(name);
-  LAPIDARY_CHECK(tensor.shape == shape, where(), ": '", name, "' must be ", ShapeText(shape), "; got ",
-                 ShapeText(tensor.shape), "; try the config.json saved with it");
-  LAPIDARY_CHECK(tensor.format, where(), ": '", name, "' must be in a format that can be read as float32; got ",
-                 tensor.dtype);
+  LAPIDARY_CHECK(tensor.shape == shape, where(), ": '", name, "' must be ", ShapeText(shape),
+                 "; got ", ShapeText(tensor.shape), "; try the config.json saved with it");
+  LAPIDARY_CHECK(tensor.format, where(), ": '", name,
+                 "' must be in a format that can be read as float32; got ", tensor.dtype);
   return tensor;
 }
 

@@ -18,7 +18,12 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
 }  // namespace
 
 Format F32() {
-  return {.id = 0, .name = "F32", .block_size = 1, .block_bytes = 4, .max_abs = FLT_MAX, .dequantize = Dequantize,
+  return {.id = 0,
+          .name = "F32",
+          .block_size = 1,
+          .block_bytes = 4,
+          .max_abs = FLT_MAX,
+          .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}}};
 }
 

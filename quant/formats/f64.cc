@@ -1,4 +1,5 @@
-// F64: read and written for checkpoints saved in double precision; reading rounds to the nearest float32.
+// F64: read and written for checkpoints saved in double precision; reading rounds to the nearest
+// float32.
 #include <cfloat>
 #include <cstring>
 
@@ -25,7 +26,12 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
 }  // namespace
 
 Format F64() {
-  return {.id = 28, .name = "F64", .block_size = 1, .block_bytes = 8, .max_abs = FLT_MAX, .dequantize = Dequantize,
+  return {.id = 28,
+          .name = "F64",
+          .block_size = 1,
+          .block_bytes = 8,
+          .max_abs = FLT_MAX,
+          .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}}};
 }
 

@@ -1,10 +1,10 @@
-// Q4_0 (formats.md 3.1): blocks of 32 = f16 d, 16 bytes of codes; byte j holds element j in bits 0-3 and element j + 16 in
-// bits 4-7. With m the element of largest magnitude (the first one), d = m / -8, q = min(15, trunc(x / d + 8.5)),
-// x' = (q - 8) d. A block of zeros has d = 0 and codes 8.
+// Q4_0 (formats.md 3.1): blocks of 32 = f16 d, 16 bytes of codes; byte j holds element j in bits
+// 0-3 and element j + 16 in bits 4-7. With m the element of largest magnitude (the first one), d =
+// m / -8, q = min(15, trunc(x / d + 8.5)), x' = (q - 8) d. A block of zeros has d = 0 and codes 8.
 //
 // Rule "ggml": codes are taken with the float32 d, which is then stored as f16.
-// Rule "qat": d is rounded to bf16 first (formats.md 4.2). A bf16 checkpoint of the dequantized values then passes through
-// the ggml rule with every code and every scale unchanged.
+// Rule "qat": d is rounded to bf16 first (formats.md 4.2). A bf16 checkpoint of the dequantized
+// values then passes through the ggml rule with every code and every scale unchanged.
 #include <cmath>
 #include <cstring>
 
@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 18;
 
-// trunc(x / d + 8.5), at most 15. Out of range (1 / d overflowed) gives 0, as ggml's conversion does on x86.
+// trunc(x / d + 8.5), at most 15. Out of range (1 / d overflowed) gives 0, as ggml's conversion
+// does on x86.
 inline uint8_t Code(float x, float inverse) {
   const float v = x * inverse + 8.5f;
   const float bounded = v >= 0.0f && v < 1e6f ? std::min(v, 15.0f) : 0.0f;
@@ -64,8 +65,13 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
 }  // namespace
 
 Format Q4_0() {
-  return {.id = 2, .name = "Q4_0", .block_size = kBlock, .block_bytes = kBytes, .max_abs = 65504.0f * 8,
-          .dequantize = Dequantize, .rules = {{"ggml", Quantize<false>}, {"qat", Quantize<true>}}};
+  return {.id = 2,
+          .name = "Q4_0",
+          .block_size = kBlock,
+          .block_bytes = kBytes,
+          .max_abs = 65504.0f * 8,
+          .dequantize = Dequantize,
+          .rules = {{"ggml", Quantize<false>}, {"qat", Quantize<true>}}};
 }
 
 }  // namespace lapidary::formats

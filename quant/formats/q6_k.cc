@@ -1,6 +1,7 @@
-// Q6_K (formats.md 3.3): blocks of 256 = 128 bytes of low nibbles, 64 bytes of high pairs, i8 scales[16], f16 d;
-// 16 sub-blocks of 16 elements, x' = (d * scale) * (q - 32), q in 0..63. The quantizer tries 19 scales a sub-block and keeps
-// the best weighted least-squares fit (weights x^2). All sums run in ggml's order: the bytes depend on it.
+// Q6_K (formats.md 3.3): blocks of 256 = 128 bytes of low nibbles, 64 bytes of high pairs, i8
+// scales[16], f16 d; 16 sub-blocks of 16 elements, x' = (d * scale) * (q - 32), q in 0..63. The
+// quantizer tries 19 scales a sub-block and keeps the best weighted least-squares fit (weights
+// x^2). All sums run in ggml's order: the bytes depend on it.
 #include <cmath>
 #include <cstring>
 
@@ -12,8 +13,8 @@ namespace {
 
 constexpr int64_t kBlock = 256;
 constexpr int64_t kBytes = 210;
-constexpr int kSub = 16;            // elements that share a scale, and scales in a block
-constexpr float kTiny = 1e-15f;     // ggml's GROUP_MAX_EPS: below it a sub-block is zero
+constexpr int kSub = 16;         // elements that share a scale, and scales in a block
+constexpr float kTiny = 1e-15f;  // ggml's GROUP_MAX_EPS: below it a sub-block is zero
 
 // Round half to even for |v| < 2^22, as ggml does it: the sum's mantissa holds the integer.
 inline int Nearest(float v) {
@@ -84,7 +85,8 @@ void QuantizeBlock(const float* x, uint8_t* y) {
     y[192 + s] = static_cast<uint8_t>(static_cast<int8_t>(quantized));
     const float step = d * static_cast<float>(static_cast<int8_t>(quantized));
     if (step == 0) continue;
-    for (int i = s * kSub; i < (s + 1) * kSub; ++i) codes[i] = static_cast<int8_t>(Bounded(x[i] / step));
+    for (int i = s * kSub; i < (s + 1) * kSub; ++i)
+      codes[i] = static_cast<int8_t>(Bounded(x[i] / step));
   }
   std::memcpy(y + 208, &d_bits, 2);
   for (int h = 0; h < 2; ++h) {
@@ -93,13 +95,15 @@ void QuantizeBlock(const float* x, uint8_t* y) {
       for (int part = 0; part < 4; ++part) q[part] = codes[128 * h + 32 * part + i] + 32;
       low[64 * h + i] = static_cast<uint8_t>((q[0] & 15) | (q[2] & 15) << 4);
       low[64 * h + 32 + i] = static_cast<uint8_t>((q[1] & 15) | (q[3] & 15) << 4);
-      high[32 * h + i] = static_cast<uint8_t>(q[0] >> 4 | (q[1] >> 4) << 2 | (q[2] >> 4) << 4 | (q[3] >> 4) << 6);
+      high[32 * h + i] =
+          static_cast<uint8_t>(q[0] >> 4 | (q[1] >> 4) << 2 | (q[2] >> 4) << 4 | (q[3] >> 4) << 6);
     }
   }
 }
 
 void Quantize(const float* row, int64_t n, uint8_t* out) {
-  for (int64_t block = 0; block < n / kBlock; ++block) QuantizeBlock(row + block * kBlock, out + block * kBytes);
+  for (int64_t block = 0; block < n / kBlock; ++block)
+    QuantizeBlock(row + block * kBlock, out + block * kBytes);
 }
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
@@ -109,7 +113,8 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
     std::memcpy(&d_bits, y + 208, 2);
     const float d = F32FromF16(d_bits);
     float steps[kSub];
-    for (int s = 0; s < kSub; ++s) steps[s] = d * static_cast<float>(static_cast<int8_t>(y[192 + s]));
+    for (int s = 0; s < kSub; ++s)
+      steps[s] = d * static_cast<float>(static_cast<int8_t>(y[192 + s]));
     for (int h = 0; h < 2; ++h) {
       const uint8_t* low = y + 64 * h;
       const uint8_t* high = y + 128 + 32 * h;
@@ -117,9 +122,11 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
       for (int i = 0; i < 32; ++i) {
         const int s = 8 * h + i / 16;
         x[i] = steps[s] * static_cast<float>(((low[i] & 15) | (high[i] & 3) << 4) - 32);
-        x[i + 32] = steps[s + 2] * static_cast<float>(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
+        x[i + 32] =
+            steps[s + 2] * static_cast<float>(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
         x[i + 64] = steps[s + 4] * static_cast<float>((low[i] >> 4 | (high[i] >> 4 & 3) << 4) - 32);
-        x[i + 96] = steps[s + 6] * static_cast<float>((low[i + 32] >> 4 | (high[i] >> 6) << 4) - 32);
+        x[i + 96] =
+            steps[s + 6] * static_cast<float>((low[i + 32] >> 4 | (high[i] >> 6) << 4) - 32);
       }
     }
   }
@@ -128,8 +135,13 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
 }  // namespace
 
 Format Q6_K() {
-  return {.id = 14, .name = "Q6_K", .block_size = kBlock, .block_bytes = kBytes, .max_abs = 65504.0f * 127 * 31,
-          .dequantize = Dequantize, .rules = {{"ggml", Quantize}}};
+  return {.id = 14,
+          .name = "Q6_K",
+          .block_size = kBlock,
+          .block_bytes = kBytes,
+          .max_abs = 65504.0f * 127 * 31,
+          .dequantize = Dequantize,
+          .rules = {{"ggml", Quantize}}};
 }
 
 }  // namespace lapidary::formats

@@ -1,4 +1,5 @@
-// Q8_0 (formats.md 3.1): blocks of 32 = f16 d, i8 q[32]; d = max|x| / 127, q = round(x / d) half away from zero; x' = q d.
+// Q8_0 (formats.md 3.1): blocks of 32 = f16 d, i8 q[32]; d = max|x| / 127, q = round(x / d) half
+// away from zero; x' = q d.
 #include <cmath>
 #include <cstring>
 
@@ -38,15 +39,21 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
     uint16_t scale;
     std::memcpy(&scale, y, 2);
     const float d = F32FromF16(scale);
-    for (int64_t i = 0; i < kBlock; ++i) out[block * kBlock + i] = static_cast<float>(static_cast<int8_t>(y[2 + i])) * d;
+    for (int64_t i = 0; i < kBlock; ++i)
+      out[block * kBlock + i] = static_cast<float>(static_cast<int8_t>(y[2 + i])) * d;
   }
 }
 
 }  // namespace
 
 Format Q8_0() {
-  return {.id = 8, .name = "Q8_0", .block_size = kBlock, .block_bytes = kBytes, .max_abs = 65504.0f * 127,
-          .dequantize = Dequantize, .rules = {{"ggml", Quantize}}};
+  return {.id = 8,
+          .name = "Q8_0",
+          .block_size = kBlock,
+          .block_bytes = kBytes,
+          .max_abs = 65504.0f * 127,
+          .dequantize = Dequantize,
+          .rules = {{"ggml", Quantize}}};
 }
 
 }  // namespace lapidary::formats

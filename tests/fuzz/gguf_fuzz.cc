@@ -1,4 +1,5 @@
-// The GGUF reader on mutated files: every input is read or refused with an Error, nothing else happens.
+// The GGUF reader on mutated files: every input is read or refused with an Error, nothing else
+// happens.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -24,7 +25,11 @@ std::string Valid() {
                          {"a.tokens", GgufValue::Strings({"<pad>", "", "b"})},
                          {"a.means", GgufValue::F32s({0, 1, 2})}};
   GgufWriter writer(folder / "x.gguf", keys,
-                    {{"n", "F32", {3}}, {"w", "Q4_0", {2, 32}}, {"p", "BF16", {2, 3, 4}}, {"e", "Q6_K", {1, 256}}, {"s", "F32", {1}}});
+                    {{"n", "F32", {3}},
+                     {"w", "Q4_0", {2, 32}},
+                     {"p", "BF16", {2, 3, 4}},
+                     {"e", "Q6_K", {1, 256}},
+                     {"s", "F32", {1}}});
   const std::string data(12 + 36 + 48 + 210 + 4, '\x3c');
   writer.Append(data.data(), data.size());
   writer.Commit();
@@ -40,7 +45,9 @@ bool Read(const std::string& bytes) {
       uint64_t sum = 0;
       for (uint64_t i = 0; i < tensor.bytes; ++i) sum += tensor.data[i];
       EXPECT_LE(sum, tensor.bytes * 255);
-      if (tensor.format) EXPECT_EQ(static_cast<int64_t>(tensor.ReadAll().size()), tensor.elements());
+      if (tensor.format) {
+        EXPECT_EQ(static_cast<int64_t>(tensor.ReadAll().size()), tensor.elements());
+      }
     }
     return true;
   } catch (const Error&) {
@@ -52,7 +59,8 @@ bool Read(const std::string& bytes) {
 TEST(GgufFuzz, EveryTruncationIsRefused) {
   const std::string valid = Valid();
   ASSERT_TRUE(Read(valid));
-  for (size_t n = 0; n + 28 < valid.size(); ++n) EXPECT_FALSE(Read(valid.substr(0, n))) << n << " bytes";
+  for (size_t n = 0; n + 28 < valid.size(); ++n)
+    EXPECT_FALSE(Read(valid.substr(0, n))) << n << " bytes";
 }
 
 TEST(GgufFuzz, Mutations) {
@@ -63,7 +71,8 @@ TEST(GgufFuzz, Mutations) {
     SCOPED_TRACE(i);
     accepted += Read(fuzz::Mutator(3, static_cast<uint64_t>(i))(valid, 600));
   }
-  std::printf("%ld mutated files, %ld still valid\n", static_cast<long>(iterations), static_cast<long>(accepted));
+  std::printf("%ld mutated files, %ld still valid\n", static_cast<long>(iterations),
+              static_cast<long>(accepted));
   EXPECT_LT(accepted, iterations);
 }
 

@@ -1,5 +1,6 @@
-// Seeded mutation of a valid file for fuzz tests: the same seed and iteration give the same bytes, so a finding is replayed by
-// its number. LAPIDARY_FUZZ_ITERATIONS sets the number of iterations (default 20,000).
+// Seeded mutation of a valid file for fuzz tests: the same seed and iteration give the same bytes,
+// so a finding is replayed by its number. LAPIDARY_FUZZ_ITERATIONS sets the number of iterations
+// (default 20,000).
 #ifndef LAPIDARY_TESTS_FUZZ_MUTATE_H_
 #define LAPIDARY_TESTS_FUZZ_MUTATE_H_
 
@@ -17,8 +18,8 @@ inline int64_t Iterations() {
   return text && *text ? std::atoll(text) : 20000;
 }
 
-// One to eight edits of `bytes`: flips, random and telling values, removals, repetitions, insertions, cuts. Half of the edits
-// go to the first `head` bytes, where the lengths are.
+// One to eight edits of `bytes`: flips, random and telling values, removals, repetitions,
+// insertions, cuts. Half of the edits go to the first `head` bytes, where the lengths are.
 class Mutator {
  public:
   Mutator(uint64_t seed, uint64_t iteration) : key_{seed, iteration, 0} {}
@@ -51,9 +52,31 @@ class Mutator {
         bytes[at] = static_cast<char>(Below(256));
         break;
       case 2: {
-        static constexpr uint64_t kTelling[] = {0, 1, 2, 3, 4, 8, 9, 31, 32, 63, 64, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fffffff,
-                                                0x80000000, 0xffffffff, uint64_t{1} << 32, uint64_t{1} << 62,
-                                                ~uint64_t{0} >> 1, uint64_t{1} << 63, ~uint64_t{0}, ~uint64_t{0} - 7};
+        static constexpr uint64_t kTelling[] = {0,
+                                                1,
+                                                2,
+                                                3,
+                                                4,
+                                                8,
+                                                9,
+                                                31,
+                                                32,
+                                                63,
+                                                64,
+                                                0x7f,
+                                                0x80,
+                                                0xff,
+                                                0x7fff,
+                                                0xffff,
+                                                0x7fffffff,
+                                                0x80000000,
+                                                0xffffffff,
+                                                uint64_t{1} << 32,
+                                                uint64_t{1} << 62,
+                                                ~uint64_t{0} >> 1,
+                                                uint64_t{1} << 63,
+                                                ~uint64_t{0},
+                                                ~uint64_t{0} - 7};
         const uint64_t value = kTelling[Below(std::size(kTelling))];
         const uint64_t width = uint64_t{1} << Below(4);
         std::memcpy(&bytes[at], &value, std::min<uint64_t>(width, bytes.size() - at));

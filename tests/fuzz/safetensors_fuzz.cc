@@ -1,5 +1,6 @@
-// The safetensors reader and the adapter configuration on mutated files: every input is read or refused with an Error, nothing
-// else happens. Copies are exact-size heap blocks, so that AddressSanitizer sees the first byte read outside.
+// The safetensors reader and the adapter configuration on mutated files: every input is read or
+// refused with an Error, nothing else happens. Copies are exact-size heap blocks, so that
+// AddressSanitizer sees the first byte read outside.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -17,8 +18,11 @@ namespace {
 
 std::string Valid() {
   const TempFolder folder;
-  SafetensorsWriter writer(folder / "x.safetensors",
-                           {{"w", "BF16", {3, 4}}, {"v", "F32", {5}}, {"i", "I64", {2}}, {"e", "F16", {0, 3}}, {"s", "F64", {}}});
+  SafetensorsWriter writer(folder / "x.safetensors", {{"w", "BF16", {3, 4}},
+                                                      {"v", "F32", {5}},
+                                                      {"i", "I64", {2}},
+                                                      {"e", "F16", {0, 3}},
+                                                      {"s", "F64", {}}});
   const std::string data(24 + 20 + 16 + 8, '\x3c');
   writer.Append(data.data(), data.size());
   writer.Commit();
@@ -35,7 +39,9 @@ bool Read(const std::string& bytes) {
       uint64_t sum = 0;
       for (uint64_t i = 0; i < tensor.bytes; ++i) sum += tensor.data[i];
       EXPECT_LE(sum, tensor.bytes * 255);
-      if (tensor.format) EXPECT_EQ(static_cast<int64_t>(tensor.ReadAll().size()), tensor.elements());
+      if (tensor.format) {
+        EXPECT_EQ(static_cast<int64_t>(tensor.ReadAll().size()), tensor.elements());
+      }
     }
     return true;
   } catch (const Error&) {
@@ -58,7 +64,8 @@ TEST(SafetensorsFuzz, Mutations) {
     SCOPED_TRACE(i);
     accepted += Read(fuzz::Mutator(1, static_cast<uint64_t>(i))(valid, 320));
   }
-  std::printf("%ld mutated files, %ld still valid\n", static_cast<long>(iterations), static_cast<long>(accepted));
+  std::printf("%ld mutated files, %ld still valid\n", static_cast<long>(iterations),
+              static_cast<long>(accepted));
   EXPECT_LT(accepted, iterations);
 }
 
@@ -83,7 +90,8 @@ TEST(AdapterConfigFuzz, Mutations) {
     } catch (const Error&) {
     }
   }
-  std::printf("%ld mutated configurations, %ld still valid\n", static_cast<long>(iterations), static_cast<long>(accepted));
+  std::printf("%ld mutated configurations, %ld still valid\n", static_cast<long>(iterations),
+              static_cast<long>(accepted));
   EXPECT_LT(accepted, iterations);
 }
 

@@ -1,4 +1,5 @@
-// Every case of golden/quant: our bytes and our values must equal ggml's to the last bit. Types outside the table are listed.
+// Every case of golden/quant: our bytes and our values must equal ggml's to the last bit. Types
+// outside the table are listed.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -38,8 +39,9 @@ int CheckFile(const std::string& path, const Format& format) {
     const int64_t wrong_bytes = DifferentBytes(ours.data(), bytes.data, bytes.bytes);
     const int64_t wrong_values =
         DifferentBytes(reinterpret_cast<const uint8_t*>(back.data()), dequant.data, dequant.bytes);
-    std::printf("%s %s: %ld of %lu bytes differ, %ld of %lu value bytes differ\n", format.name, name.c_str(),
-                static_cast<long>(wrong_bytes), static_cast<unsigned long>(bytes.bytes), static_cast<long>(wrong_values),
+    std::printf("%s %s: %ld of %lu bytes differ, %ld of %lu value bytes differ\n", format.name,
+                name.c_str(), static_cast<long>(wrong_bytes),
+                static_cast<unsigned long>(bytes.bytes), static_cast<long>(wrong_values),
                 static_cast<unsigned long>(dequant.bytes));
     EXPECT_EQ(dequant.bytes, back.size() * 4) << path << " " << name;
     EXPECT_EQ(wrong_bytes, 0) << path << " " << name;

@@ -24,23 +24,27 @@ std::string Hex(const std::vector<uint8_t>& bytes) {
   return out;
 }
 
-std::vector<uint8_t> Quantize(const char* name, const std::vector<float>& x, const char* rule = "ggml") {
+std::vector<uint8_t> Quantize(const char* name, const std::vector<float>& x,
+                              const char* rule = "ggml") {
   const Format& format = GetFormat(name);
-  std::vector<uint8_t> out(static_cast<size_t>(FormatBytes(format, static_cast<int64_t>(x.size()))));
+  std::vector<uint8_t> out(
+      static_cast<size_t>(FormatBytes(format, static_cast<int64_t>(x.size()))));
   GetScaleRule(format, rule).quantize(x.data(), static_cast<int64_t>(x.size()), out.data());
   return out;
 }
 
 std::vector<float> Dequantize(const char* name, const std::vector<uint8_t>& bytes) {
   const Format& format = GetFormat(name);
-  std::vector<float> out(bytes.size() / static_cast<size_t>(format.block_bytes) * static_cast<size_t>(format.block_size));
+  std::vector<float> out(bytes.size() / static_cast<size_t>(format.block_bytes) *
+                         static_cast<size_t>(format.block_size));
   format.dequantize(bytes.data(), static_cast<int64_t>(out.size()), out.data());
   return out;
 }
 
 std::vector<float> Normal(int64_t n, uint64_t seed, float scale = 0.02f) {
   std::vector<float> out(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) out[static_cast<size_t>(i)] = scale * RandomNormal({seed, 0, 0}, static_cast<uint64_t>(i));
+  for (int64_t i = 0; i < n; ++i)
+    out[static_cast<size_t>(i)] = scale * RandomNormal({seed, 0, 0}, static_cast<uint64_t>(i));
   return out;
 }
 
@@ -53,11 +57,15 @@ std::vector<float> Published(int n) {
 
 TEST(Format, PublishedVectors) {
   EXPECT_EQ(Hex(Quantize("Q4_0", Published(32))), "402ee046acf258bd1379df358be046acf268");
-  EXPECT_EQ(Hex(Quantize("Q8_0", Published(32))), "4d1e81df3d9af856b41270cd2b89e745a2005ebb1977d53390ee4caa0866c3217fdc");
+  EXPECT_EQ(Hex(Quantize("Q8_0", Published(32))),
+            "4d1e81df3d9af856b41270cd2b89e745a2005ebb1977d53390ee4caa0866c3217fdc");
   EXPECT_EQ(Hex(Quantize("Q6_K", Published(256))),
-            "d158bf37be25ad048b047bf37ad159d0c941ea63eb74fb741d951ea72fc841c9bf35ad169b048df26be069d147cf38bd1a922c840d85ed77ff"
-            "57d038b04aa22b67df58c139b22aa22b931c85fd76ee57ce5ad137b31a902c830f86ec78ff55d1c841da62eb63fc840d951ea63fb840c9d129"
-            "b30b931c74fe86de67ff47d129b118b1c66cb11b6c861b71c61cb1c76cb22453f9248ef9138ef4538d2452f9248ed4a209d47e09a37e14a349"
+            "d158bf37be25ad048b047bf37ad159d0c941ea63eb74fb741d951ea72fc841c9bf35ad169b048df26be069"
+            "d147cf38bd1a922c840d85ed77ff"
+            "57d038b04aa22b67df58c139b22aa22b931c85fd76ee57ce5ad137b31a902c830f86ec78ff55d1c841da62"
+            "eb63fc840d951ea63fb840c9d129"
+            "b30b931c74fe86de67ff47d129b118b1c66cb11b6c861b71c61cb1c76cb22453f9248ef9138ef4538d2452"
+            "f9248ed4a209d47e09a37e14a349"
             "d4ae09d77ec863be1463c9147ec923bec463bd1463807f897a867a84877f737d7a81877c89758a");
 }
 
@@ -72,12 +80,14 @@ TEST(Format, ZeroBlocks) {
   for (const Format* format : AllFormats()) {
     for (const ScaleRule& rule : format->rules) {
       const std::vector<float> zeros(256);
-      for (const float x : Dequantize(format->name, Quantize(format->name, zeros, rule.name))) EXPECT_EQ(x, 0.0f);
+      for (const float x : Dequantize(format->name, Quantize(format->name, zeros, rule.name)))
+        EXPECT_EQ(x, 0.0f);
     }
   }
 }
 
-// The extremum becomes code 0 (-8) whatever its sign, so it is exact up to the scale's rounding; the other end is clipped.
+// The extremum becomes code 0 (-8) whatever its sign, so it is exact up to the scale's rounding;
+// the other end is clipped.
 TEST(Format, Q4ExtremumOfEitherSign) {
   for (const float sign : {1.0f, -1.0f}) {
     std::vector<float> x(32, 0.0f);
@@ -107,7 +117,8 @@ TEST(Format, MaxAbs) {
   for (const Format* format : AllFormats()) {
     std::vector<float> x(256, 0.0f);
     x[3] = format->max_abs;
-    for (const float v : Dequantize(format->name, Quantize(format->name, x))) EXPECT_TRUE(std::isfinite(v)) << format->name;
+    for (const float v : Dequantize(format->name, Quantize(format->name, x)))
+      EXPECT_TRUE(std::isfinite(v)) << format->name;
   }
 }
 
@@ -129,18 +140,23 @@ TEST(Format, SixteenBitConversionsEqualTheScalarOnes) {
     EXPECT_EQ(std::bit_cast<uint32_t>(from_f16[i]), std::bit_cast<uint32_t>(F32FromF16(a)));
   }
   std::vector<uint8_t> every(2 * 65536);
-  for (size_t i = 0; i < 65536; ++i) every[2 * i] = static_cast<uint8_t>(i), every[2 * i + 1] = static_cast<uint8_t>(i >> 8);
+  for (size_t i = 0; i < 65536; ++i)
+    every[2 * i] = static_cast<uint8_t>(i), every[2 * i + 1] = static_cast<uint8_t>(i >> 8);
   const std::vector<float> values = Dequantize("F16", every);
   for (size_t i = 0; i < 65536; ++i) {
-    ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(F32FromF16(static_cast<uint16_t>(i)))) << i;
+    ASSERT_EQ(std::bit_cast<uint32_t>(values[i]),
+              std::bit_cast<uint32_t>(F32FromF16(static_cast<uint16_t>(i))))
+        << i;
   }
 }
 
-// The promise of the qat rule (formats.md 4.2): stored as bf16 and quantized by ggml's rule, codes and scales come back.
+// The promise of the qat rule (formats.md 4.2): stored as bf16 and quantized by ggml's rule, codes
+// and scales come back.
 TEST(Format, QatGridSurvivesBf16AndGgml) {
   const std::vector<float> x = Normal(1000 * 32, 11);
   const std::vector<uint8_t> trained = Quantize("Q4_0", x, "qat");
-  const std::vector<float> shipped = Dequantize("BF16", Quantize("BF16", Dequantize("Q4_0", trained)));
+  const std::vector<float> shipped =
+      Dequantize("BF16", Quantize("BF16", Dequantize("Q4_0", trained)));
   EXPECT_EQ(Quantize("Q4_0", shipped), trained);
   EXPECT_NE(Quantize("Q4_0", x), trained);  // the rules differ
 }
@@ -175,7 +191,8 @@ TEST(Format, TableLookups) {
   EXPECT_THROW(FormatBytes(GetFormat("Q4_0"), 33), Error);
   EXPECT_THROW(FormatBytes(GetFormat("Q4_0"), -32), Error);
   EXPECT_THROW(FormatBytes(GetFormat("F64"), INT64_MAX), Error);
-  for (size_t i = 1; i < AllFormats().size(); ++i) EXPECT_LT(AllFormats()[i - 1]->id, AllFormats()[i]->id);
+  for (size_t i = 1; i < AllFormats().size(); ++i)
+    EXPECT_LT(AllFormats()[i - 1]->id, AllFormats()[i]->id);
 }
 
 }  // namespace
