@@ -58,29 +58,44 @@ struct Product {
 // the numbers.
 struct Grid {
   int64_t tiles, panels, blocks, groups;
+  int64_t step;  // inner positions packed at a time, a divisor of the chunk
 };
 
-Grid MakeGrid(const GemmTable& table, int64_t rows, int64_t cols) {
+// With few rows a panel is used once or twice: it should stay in L1, and the reads of the weight
+// should still be long.
+constexpr int64_t kFewRows = 16, kFewRowsStep = 32, kFewRowsCols = 256;
+
+Grid MakeGrid(const GemmTable& table, const Product& p, int64_t block_size) {
   const int64_t threads = Threads();
   Grid g;
-  g.tiles = CeilDiv(cols, 32);
-  g.blocks = CeilDiv(rows, table.block_rows);
+  g.tiles = CeilDiv(p.cols, 32);
+  g.blocks = CeilDiv(p.rows, table.block_rows);
+  g.groups = 1;
+  g.step = table.chunk;
+  if (p.rows <= kFewRows) {
+    if (p.side == GemmSide::kForward) {
+      g.panels = g.tiles;
+    } else {
+      g.panels = CeilDiv(g.tiles, kFewRowsCols / 32);
+      if (block_size <= 32) g.step = kFewRowsStep;
+    }
+    return g;
+  }
   // Enough panels to balance, yet at least 4 tiles in each.
   g.panels = std::max(CeilDiv(g.tiles, kPanelCols / 32), std::min(4 * threads, g.tiles / 4));
   g.panels = std::max<int64_t>(g.panels, 1);
   if (g.panels > threads && CeilDiv(g.panels, threads) * threads <= g.tiles) {
     g.panels = CeilDiv(g.panels, threads) * threads;
   }
-  g.groups = 1;
   if (threads > 1 && g.panels < 2 * threads) {
-    g.groups = std::clamp<int64_t>(CeilDiv(4 * threads, g.panels), 1, CeilDiv(rows, 64));
+    g.groups = std::clamp<int64_t>(CeilDiv(4 * threads, g.panels), 1, CeilDiv(p.rows, 64));
     g.groups = std::min(g.groups, g.blocks);
   }
   return g;
 }
 
 void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p, Scratch& packed) {
-  const Grid g = MakeGrid(table, p.rows, p.cols);
+  const Grid g = MakeGrid(table, p, GetWeightFormat(p.w->format).block_size);
   const int64_t chunks = CeilDiv(p.k, table.chunk);
   const int64_t block_bytes = table.block_rows * table.chunk * table.element_bytes;
   char* const a = static_cast<char*>(packed.Get(chunks * g.blocks * block_bytes));
@@ -109,33 +124,35 @@ void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p,
     request.out = col;
     request.outs = col_end - col;
     request.panel =
-        panel_scratch.Get(CeilDiv(col_end - col, 32) * 32 * table.chunk * table.element_bytes);
+        panel_scratch.Get(PanelOffset(table.layout, CeilDiv(col_end - col, 32) * 32, table.chunk) *
+                          table.element_bytes);
     float* partials = nullptr;
-    if (table.partials && chunks > 1) {
+    if (table.partials && p.k > g.step) {
       thread_local Scratch partials_scratch;
       const int64_t count = CeilDiv(row_end - row, 32) * 32 * CeilDiv(col_end - col, 32) * 32;
       partials = static_cast<float*>(partials_scratch.Get(count * 4));
     }
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      request.k = chunk * table.chunk;
-      request.ks = std::min(table.chunk, p.k - request.k);
+    for (request.k = 0; request.k < p.k; request.k += g.step) {
+      request.ks = std::min(g.step, p.k - request.k);
       if (pack_panel) {
         pack_panel(request);
       } else {
         PackPanelFromRows(table, p.side, request);
       }
+      const int64_t chunk = request.k / table.chunk;
       GemmCall call;
-      call.a = a + (chunk * g.blocks + block) * block_bytes;
+      call.a = a + (chunk * g.blocks + block) * block_bytes +
+               (request.k - chunk * table.chunk) * table.element_bytes;
       call.rows = row_end - row;
       call.b = request.panel;
       call.cols = request.outs;
       call.k = request.ks;
       call.c = p.c + row * p.cols + col;
       call.ldc = p.cols;
-      call.load = p.add || chunk > 0;
+      call.load = p.add || request.k > 0;
       call.partials = partials;
-      call.first = chunk == 0;
-      call.last = chunk + 1 == chunks;
+      call.first = request.k == 0;
+      call.last = request.k + request.ks == p.k;
       table.multiply(call);
     }
   };

@@ -30,6 +30,7 @@ struct alignas(64) TileConfig {
 static_assert(sizeof(TileConfig) == 64);
 
 constexpr int64_t kAmxRows = 32, kAmxCols = 32, kAmxChunk = 512;
+constexpr int64_t kTileGap = 2;  // PanelOffset
 
 // Tiles 0, 1 (sums) and 4 (A) have `upper` rows, 2, 3 and 5 have `lower`.
 inline void FillConfig(TileConfig* config, int64_t upper, int64_t lower) {
@@ -123,9 +124,9 @@ inline void AmxRowBlock(const GemmCall& call, int64_t row) {
       out_stride = kAmxCols;
     }
     if (cols > 16) {
-      AmxBlock<Ops, kLow, true>(a, b + col * kp, kp, in, in_stride, out, out_stride);
+      AmxBlock<Ops, kLow, true>(a, b + col * (kp + kTileGap), kp, in, in_stride, out, out_stride);
     } else {
-      AmxBlock<Ops, kLow, false>(a, b + col * kp, kp, in, in_stride, out, out_stride);
+      AmxBlock<Ops, kLow, false>(a, b + col * (kp + kTileGap), kp, in, in_stride, out, out_stride);
     }
     if (to_edge) CopyEdge(edge, kAmxCols, c, call.ldc, rows, cols);
   }

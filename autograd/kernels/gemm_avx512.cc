@@ -7,7 +7,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kRows = 14, kCols = 32, kChunk = 256;
+constexpr int64_t kRows = 14, kCols = 32, kChunk = 256, kTileGap = 1;  // PanelOffset
 
 template <bool kRound>
 inline __m512 In(__m512 value) {
@@ -117,7 +117,7 @@ template <int R>
 void RowBlock(const GemmCall& call, int64_t row) {
   const float* a = static_cast<const float*>(call.a) + row * kChunk;
   for (int64_t col = 0; col < call.cols; col += kCols) {
-    const float* b = static_cast<const float*>(call.b) + col * call.k;
+    const float* b = static_cast<const float*>(call.b) + col * (call.k + kTileGap);
     float* c = call.c + row * call.ldc + col;
     const int64_t cols = call.cols - col;
     const __mmask16 lanes[2] = {FirstLanes(cols), FirstLanes(cols - 16)};

@@ -9,7 +9,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kRows = 14, kCols = 32, kChunk = 512;
+constexpr int64_t kRows = 14, kCols = 32, kChunk = 512, kTileGap = 2;  // PanelOffset
 
 // R rows x 16 V columns; one chain of vdpbf16ps per element.
 template <int R, int V>
@@ -49,7 +49,7 @@ void RowBlock(const GemmCall& call, int64_t row) {
   const uint16_t* a = static_cast<const uint16_t*>(call.a) + row * kChunk;
   const int64_t k = call.k + (call.k & 1);
   for (int64_t col = 0; col < call.cols; col += kCols) {
-    const uint16_t* b = static_cast<const uint16_t*>(call.b) + col * k;
+    const uint16_t* b = static_cast<const uint16_t*>(call.b) + col * (k + kTileGap);
     float* c = call.c + row * call.ldc + col;
     const int64_t cols = call.cols - col;
     const __mmask16 lanes[2] = {FirstLanes(cols), FirstLanes(cols - 16)};

@@ -52,7 +52,7 @@ void Multiply(const GemmCall& call) noexcept {
       float* c = call.c + r * call.ldc + first;
       float sums[kCols] = {};
       if (call.load) std::memcpy(sums, c, cols * sizeof(float));
-      const float* tile = b + first * call.k;
+      const float* tile = b + PanelOffset(PanelLayout::kF32x16, first, call.k);
       for (int64_t k = 0; k < call.k; ++k) {
         const float x = a[r * kChunk + k];
         for (int64_t j = 0; j < kCols; ++j) sums[j] += x * tile[k * kCols + j];

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "autograd/kernels/gemm_isa.h"
+#include "autograd/kernels/gemm_panels_isa.h"
 
 namespace lapidary {
 namespace {
@@ -16,8 +17,27 @@ struct PanelRow {
   PanelFunction function;
 };
 
+// bfloat16 weights. float32 weights need no function: the table packs them in place.
+std::vector<PanelRow> BuiltInRows() {
+  std::vector<PanelRow> rows;
+#if defined(__x86_64__)
+  const auto add = [&](Isa isa, Compute compute, const PanelPair& pair) {
+    rows.push_back({kFormatBF16, isa, compute, GemmSide::kForward, pair.forward});
+    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, pair.input_grad});
+  };
+  add(Isa::kAvx2, Compute::kFloat32, kBf16PanelsAvx2);
+  add(Isa::kAvx2, Compute::kBfloat16, kBf16PanelsAvx2);
+  for (Isa isa : {Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx})
+    add(isa, Compute::kFloat32, kBf16PanelsAvx512);
+  add(Isa::kAvx512, Compute::kBfloat16, kBf16PanelsAvx512);
+  add(Isa::kAvx512Bf16, Compute::kBfloat16, kBf16PanelsPairs);
+  add(Isa::kAmx, Compute::kBfloat16, kBf16PanelsTiles);
+#endif
+  return rows;
+}
+
 std::vector<PanelRow>& PanelRows() {
-  static std::vector<PanelRow> rows;
+  static std::vector<PanelRow> rows = BuiltInRows();
   return rows;
 }
 
@@ -70,7 +90,7 @@ void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest
   const int64_t block = format.block_size;
   const int64_t kp = (q.ks + table.k_unit - 1) / table.k_unit * table.k_unit;
   const auto tile_at = [&](int64_t out) {
-    return static_cast<char*>(q.panel) + out * kp * table.element_bytes;
+    return static_cast<char*>(q.panel) + PanelOffset(table.layout, out, kp) * table.element_bytes;
   };
   thread_local std::vector<float> rows;
   if (side == GemmSide::kForward) {

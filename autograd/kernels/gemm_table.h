@@ -17,13 +17,21 @@
 namespace lapidary {
 
 // The order of a panel of `outs` outputs and `ks` inner positions. Tile t holds outputs [t * width,
-// (t + 1) * width) and starts at element t * width * ks'; ks' is ks rounded up to the layout's k
-// unit. The last tile of a 32-wide layout is 16 wide if at most 16 outputs are left.
+// (t + 1) * width) and starts at element PanelOffset(layout, t * width, ks'), where ks' is ks
+// rounded up to the table's k_unit. The last tile of a 32-wide layout is stored 16 wide if at most
+// 16 outputs are left.
 enum class PanelLayout {
   kF32x16,   // float32 [ks][16]
   kF32x32,   // float32 [ks][32]
   kBf16x32,  // bfloat16 [ks'/2][32][2], the pair is (k, k + 1)
 };
+
+// The space of one more inner position (pair) between tiles moves them to different cache sets: a
+// packer that walks along a row of the weight writes to all tiles in turn, and tiles 32 KB apart
+// would share one.
+inline int64_t PanelOffset(PanelLayout layout, int64_t out, int64_t ks) {
+  return out * (ks + (layout == PanelLayout::kBf16x32 ? 2 : 1));
+}
 
 // One call of the kernel: all rows of a group against one panel and one chunk.
 struct GemmCall {
@@ -76,11 +84,6 @@ void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide si
 PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side);
 // The way that works for every format: dequantizes rows, then packs them with the table.
 void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& request);
-
-// Width of the tile that starts with `left` outputs to go.
-inline int64_t TileWidth(int64_t tile_cols, int64_t left) {
-  return tile_cols == 32 && left <= 16 ? 16 : tile_cols;
-}
 
 }  // namespace lapidary
 

@@ -1,0 +1,66 @@
+// Panels straight from stored rows, for the AVX2 table. A row type R reads 32 consecutive weights:
+//   static void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]);
+// `at` is a multiple of 16 (of 32 for formats in blocks); only the first `count` (> 0) of the 32
+// exist, the others must come out as zeros. Included by files compiled for AVX2 only, everything
+// has internal linkage.
+#ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_AVX2_INL_H_
+#define LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_AVX2_INL_H_
+
+#include "autograd/kernels/gemm_avx2-inl.h"
+#include "autograd/weight.h"
+
+namespace lapidary {
+namespace {
+
+inline const uint8_t* RowAt(const PanelRequest& q, int64_t row) {
+  return static_cast<const uint8_t*>(q.w->data) + row * q.w->row_bytes;
+}
+
+// Layout kF32x16, outputs are rows: 8 rows x 32 k at a time.
+template <class R, bool kRound>
+void PackForwardF32(const PanelRequest& q) noexcept {
+  float* const panel = static_cast<float*>(q.panel);
+  for (int64_t out = 0; out < (q.outs + 15) / 16 * 16; out += 8) {
+    const int64_t tile = out & ~int64_t{15}, count = q.outs - out < 8 ? q.outs - out : 8;
+    float* to = panel + tile * (q.ks + kTileGap) + (out - tile);
+    const uint8_t* const row = RowAt(q, q.out + out);
+    for (int64_t i = 0; i < q.ks; i += 32) {
+      const int64_t left = q.ks - i < 32 ? q.ks - i : 32;
+      __m256 v[4][8];
+      for (int c = 0; c < 8; ++c) {
+        __m256 line[4];
+        for (int j = 0; j < 4; ++j) line[j] = _mm256_setzero_ps();
+        if (c < count) R::Floats(row + c * q.w->row_bytes, q.k + i, left, line);
+        for (int j = 0; j < 4; ++j) v[j][c] = In<kRound>(line[j]);
+      }
+      for (int j = 0; j < 4; ++j) {
+        Transpose8x8(v[j]);
+        for (int64_t l = 0; l < 8 && 8 * j + l < left; ++l)
+          _mm256_storeu_ps(to + (i + 8 * j + l) * 16, v[j][l]);
+      }
+    }
+  }
+}
+
+// Layout kF32x16, k runs over rows.
+template <class R, bool kRound>
+void PackInputGradF32(const PanelRequest& q) noexcept {
+  float* const panel = static_cast<float*>(q.panel);
+  for (int64_t i = 0; i < q.ks; ++i) {
+    const uint8_t* const row = RowAt(q, q.k + i);
+    for (int64_t out = 0; out < q.outs; out += 32) {
+      const int64_t left = q.outs - out < 32 ? q.outs - out : 32;
+      __m256 line[4];
+      R::Floats(row, q.out + out, left, line);
+      for (int j = 0; j < 4 && (j < 2 || left > 16); ++j) {
+        float* to = panel + (out + j / 2 * 16) * (q.ks + kTileGap) + i * 16 + j % 2 * 8;
+        _mm256_storeu_ps(to, In<kRound>(line[j]));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_AVX2_INL_H_

@@ -1,0 +1,29 @@
+// Panels from bfloat16 rows for the AVX2 table.
+#include "autograd/kernels/gemm_panels_avx2-inl.h"
+#include "autograd/kernels/gemm_panels_isa.h"
+
+namespace lapidary {
+namespace {
+
+struct Bf16Row {
+  static inline void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]) {
+    alignas(32) uint16_t edge[32];
+    const uint8_t* from = row + at * 2;
+    if (count < 32) {
+      for (int i = 0; i < 32; ++i) edge[i] = 0;
+      __builtin_memcpy(edge, from, count * 2);
+      from = reinterpret_cast<const uint8_t*>(edge);
+    }
+    for (int j = 0; j < 4; ++j) {
+      const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + j);
+      out[j] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+  }
+};
+
+}  // namespace
+
+const PanelPair kBf16PanelsAvx2 = {PackForwardF32<Bf16Row, false>,
+                                   PackInputGradF32<Bf16Row, false>};
+
+}  // namespace lapidary
