@@ -137,8 +137,10 @@ std::vector<float> DecodeAudio(std::string_view bytes, const std::string& name,
         for (int64_t c = 0; c < channels; ++c) sum += frame[c];
         value = static_cast<float>(sum / static_cast<double>(channels));
       }
-      LAPIDARY_CHECK(std::isfinite(value), name, ": samples must be finite; got ", value,
-                     " at sample ", mono.size());
+      // Full scale is 1; what is far beyond it would overflow in the resampler.
+      LAPIDARY_CHECK(std::abs(value) <= 1e6f, name,
+                     ": samples must be finite and at most 1e6; got ", value, " at sample ",
+                     mono.size());
       mono.push_back(value);
     }
   }

@@ -92,9 +92,19 @@ struct Header {
   bool wide = false;  // 16 bits a sample
 };
 
+int64_t BigEndian(std::string_view bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[i]);
+  return value;
+}
+
 Header ReadHeader(std::string_view bytes, const std::string& name) {
   LAPIDARY_CHECK(bytes.size() <= INT_MAX, name, ": a picture file must be below 2 GiB; got ",
                  bytes.size(), " bytes");
+  // stb has limits of its own with less to say about them.
+  if (bytes.starts_with("\x89PNG") && bytes.size() >= 24) {
+    CheckImageSize(BigEndian(bytes.substr(20)), BigEndian(bytes.substr(16)), name);
+  }
   allocation_limit = size_t{1} << 20;
   Header h;
   Stream stream = {.bytes = bytes};
