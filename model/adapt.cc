@@ -12,10 +12,14 @@ namespace lapidary {
 namespace {
 
 constexpr const char* kPeftPrefix = "base_model.model.";
-constexpr const char* kTextLinears =
-    R"(model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj))";
-constexpr const char* kAllLinears =
-    R"(model\.(language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)|embed_vision\.patch_dense|embed_vision\.multimodal_embedder\.embedding_projection|embed_audio\.embedding_projection))";
+// The words all-linear and text-linear as the regular expressions that PEFT understands.
+std::string LinearsPattern(bool with_embedders, bool text_only) {
+  const std::string text = std::string(text_only ? "" : R"(language_model\.)") +
+                           R"(layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj))";
+  if (!with_embedders || text_only) return R"(model\.)" + text;
+  return R"(model\.()" + text +
+         R"(|embed_vision\.patch_dense|embed_vision\.multimodal_embedder\.embedding_projection|embed_audio\.embedding_projection))";
+}
 
 bool EndsWith(const std::string& s, const std::string& suffix) {
   return s.size() >= suffix.size() &&
@@ -31,7 +35,8 @@ std::string CanonicalModulePath(const std::string& path) {
 // something.
 class Matcher {
  public:
-  Matcher(const ModulePattern& pattern, const char* field) : pattern_(pattern), field_(field) {
+  Matcher(const ModulePattern& pattern, const char* field, bool text_only)
+      : pattern_(pattern), field_(field), text_only_(text_only) {
     if (!pattern_.is_regex) return;
     try {
       regex_ = std::regex(pattern_.names.at(0), std::regex::ECMAScript);
@@ -43,7 +48,7 @@ class Matcher {
 
   bool Matches(const std::string& canonical) {
     bool any = false;
-    for (const std::string& path : {InMemoryModulePath(canonical), canonical}) {
+    for (const std::string& path : {InMemoryModulePath(canonical, text_only_), canonical}) {
       if (pattern_.is_regex) {
         if (std::regex_match(path, regex_)) used_.insert(pattern_.names[0]), any = true;
         continue;
@@ -66,6 +71,7 @@ class Matcher {
  private:
   const ModulePattern pattern_;
   const char* field_;
+  const bool text_only_;
   std::regex regex_;
   std::set<std::string> used_;
 };
@@ -84,11 +90,11 @@ bool LayerSelected(const AdapterConfig& config, const std::string& path) {
   return false;
 }
 
-AdapterConfig ResolveWords(AdapterConfig config) {
+AdapterConfig ResolveWords(AdapterConfig config, bool text_only) {
   if (config.target_modules.names.size() != 1) return config;
   const std::string& word = config.target_modules.names[0];
-  if (word == "all-linear") config.target_modules = {true, {kAllLinears}};
-  if (word == "text-linear") config.target_modules = {true, {kTextLinears}};
+  if (word == "all-linear") config.target_modules = {true, {LinearsPattern(true, text_only)}};
+  if (word == "text-linear") config.target_modules = {true, {LinearsPattern(false, text_only)}};
   return config;
 }
 
@@ -174,8 +180,9 @@ std::vector<Linear*> Targets(Transformer& model, const AdapterConfig& config) {
   }
   LAPIDARY_CHECK(!config.target_modules.empty(),
                  "lora: target_modules must be given; got nothing; try all-linear or text-linear");
-  Matcher targets(config.target_modules, "target_modules");
-  Matcher excluded(config.exclude_modules, "exclude_modules");
+  const bool text_only = model.config.text_only;
+  Matcher targets(config.target_modules, "target_modules", text_only);
+  Matcher excluded(config.exclude_modules, "exclude_modules", text_only);
   std::vector<Linear*> found;
   ForEachLinear(model, [&](Linear& l) {
     if (!targets.Matches(l.path)) return;
@@ -208,7 +215,7 @@ void CopyInto(Param& p, const StoredTensor& t, const Shape& shape) {
 }  // namespace
 
 AdapterConfig AttachLora(Transformer& model, const AdapterConfig& given, uint64_t seed) {
-  const AdapterConfig config = ResolveWords(given);
+  const AdapterConfig config = ResolveWords(given, model.config.text_only);
   Freeze(model);
   for (Linear* linear : Targets(model, config)) {
     AddLora(*linear, config);
@@ -232,7 +239,7 @@ AdapterConfig AttachLora(Transformer& model, const AdapterConfig& given, uint64_
 
 AdapterConfig LoadAdapter(Transformer& model, const std::string& folder, bool trainable) {
   const Adapter adapter = OpenAdapter(folder);
-  AdapterConfig config = ResolveWords(adapter.config);
+  AdapterConfig config = ResolveWords(adapter.config, model.config.text_only);
   Freeze(model);
   std::map<std::string, Linear*> linears;
   ForEachLinear(model, [&](Linear& l) { linears[l.path] = &l; });
@@ -306,7 +313,8 @@ std::vector<NamedTensor> AdapterTensors(Transformer& model) {
   ForEachParam(model, [&](Param& p) {
     if (!p.trainable) return;
     NamedTensor t;
-    t.name = IsLoraParam(p.name) ? p.name : kPeftPrefix + InMemoryModulePath(p.name);
+    const std::string path = IsLoraParam(p.name) ? p.name.substr(std::strlen(kPeftPrefix)) : p.name;
+    t.name = kPeftPrefix + InMemoryModulePath(CanonicalTensorName(path), model.config.text_only);
     const Shape& shape = p.value.shape();
     t.shape.assign(shape.dims, shape.dims + shape.rank);
     t.values.assign(p.value.data(), p.value.data() + p.value.size());

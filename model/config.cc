@@ -186,6 +186,7 @@ ModelConfig ParseModelConfig(const std::string& json_bytes, const std::string& w
   ModelConfig config;
   config.json = json_bytes;
   if (type == "gemma4_unified_text") {
+    config.text_only = true;
     ParseText(top, &config.text);
     return config;
   }

@@ -22,6 +22,7 @@ struct GenerateOptions {
   std::vector<int32_t> suppress_ids;  // never produced; their logits are -inf before anything else
   int64_t prefill_chunk = 1024;  // tokens at a time; never splits an image; does not change bits
   Compute compute = Compute::kBfloat16;
+  ImageMask image_mask = ImageMask::kSlidingOnly;
 };
 
 struct GenerateResult {

@@ -22,7 +22,8 @@ std::string CanonicalTensorName(const std::string& name);
 // differ): "model.vision_embedder.patch_dense" -> "model.embed_vision.patch_dense",
 // "model.embed_vision.embedding_projection" ->
 // "model.embed_vision.multimodal_embedder.embedding_projection".
-std::string InMemoryModulePath(const std::string& canonical);
+// text_only (Gemma4UnifiedForCausalLM): "model.language_model.layers.0..." -> "model.layers.0...".
+std::string InMemoryModulePath(const std::string& canonical, bool text_only = false);
 
 struct CatalogTensor {
   std::string name;  // canonical
