@@ -1,6 +1,6 @@
 // Panels straight from stored rows, for the AVX2 table. A row type R reads 32 consecutive weights:
 //   static void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]);
-// `at` is a multiple of 16 (of 32 for formats in blocks); only the first `count` (> 0) of the 32
+// `at` is a multiple of 32; only the first `count` (> 0) of the 32
 // exist, the others must come out as zeros. Included by files compiled for AVX2 only, everything
 // has internal linkage.
 #ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_AVX2_INL_H_
