@@ -169,6 +169,7 @@ CheckpointFiles OpenCheckpointFiles(const std::string& path) {
     GgufSource source = OpenGgufSource(path);
     files.config = ParseModelConfig(source.config_json, path);
     files.warnings = source.warnings;
+    files.tokenizer = std::make_shared<GgufTokenizer>(std::move(source.tokenizer));
     Classify(source.tensors, &files);
     return files;
   }
@@ -232,6 +233,7 @@ LoadedModel LoadModel(const std::string& path) {
                  " tensors are missing); try `lapidary inspect`");
   LoadedModel loaded;
   loaded.warnings = files.warnings;
+  loaded.tokenizer = files.tokenizer;
   if (!files.extra.empty()) {
     loaded.warnings.push_back(
         StrCat(path, ": ", files.extra.size(),

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "model/gguf_source.h"
 #include "model/transformer.h"
 #include "quant/tensor_file.h"
 
@@ -21,6 +22,7 @@ struct CheckpointFiles {
   std::vector<std::string> misshapen;  // one line each: name, shape, expected shape
   std::vector<std::string> warnings;
   std::vector<std::shared_ptr<const void>> owners;
+  std::shared_ptr<const GgufTokenizer> tokenizer;  // of a GGUF; null for a folder
 };
 
 // Opens a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it
@@ -34,6 +36,7 @@ int64_t CountNotFinite(const StoredTensor& tensor);
 struct LoadedModel {
   Transformer model;
   std::vector<std::string> warnings;  // one line each, for the command to print
+  std::shared_ptr<const GgufTokenizer> tokenizer;  // of a GGUF; null for a folder
 };
 
 // Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become
