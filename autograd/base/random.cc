@@ -14,12 +14,18 @@ uint64_t Mix(uint64_t x) {  // splitmix64 finalizer
 
 }  // namespace
 
-std::array<uint32_t, 4> RandomBits(const RandomKey& key, uint64_t index) {
+RandomState StateOf(const RandomKey& key) {
   const uint64_t stream = Mix(key.step ^ Mix(key.op));
   const uint64_t seed = Mix(key.seed);
+  return {{static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+          {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}};
+}
+
+std::array<uint32_t, 4> RandomBits(const RandomKey& key, uint64_t index) {
+  const RandomState state = StateOf(key);
   uint32_t c[4] = {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-                   static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)};
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+                   state.stream[0], state.stream[1]};
+  uint32_t k0 = state.seed[0], k1 = state.seed[1];
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = 0xD2511F53ull * c[0];
     const uint64_t p1 = 0xCD9E8D57ull * c[2];

@@ -20,6 +20,13 @@ struct RandomKey {
 // Four independent uniform 32-bit words for (key, index).
 std::array<uint32_t, 4> RandomBits(const RandomKey& key, uint64_t index);
 
+// What RandomBits derives from a key: the upper half of the Philox counter and the Philox key. For
+// kernels that make many words at once.
+struct RandomState {
+  uint32_t stream[2], seed[2];
+};
+RandomState StateOf(const RandomKey& key);
+
 // Uniform in [0, 1): a multiple of 2^-24.
 float RandomUniform(const RandomKey& key, uint64_t index);
 

@@ -35,23 +35,33 @@ struct AttentionArgs {
   int64_t queries;  // N
   int64_t heads, groups, width;
   float scale;
-  bool round;     // probabilities and score gradients are rounded to bf16
-  int64_t group;  // the first group of this call
-  float* packed;  // PackedFloats() for every group of this call
-  bool backward;  // what AttentionPack lays out
+  bool round;      // probabilities and score gradients are rounded to bf16
+  int64_t group;   // the first group of this call
+  float* packed;   // PackedFloats() for every group of this call
+  float* scratch;  // ScratchFloats() of the calling thread
+  bool backward;   // what AttentionPack lays out
 };
 
-// Copies of a key block that AttentionPack makes for the small products, width padded to Padded():
-// forward: keys transposed, values; backward: also keys as they are and values transposed.
+// Matrices of up to 64 rows of `width` floats are laid out in panels of 64 columns, one after the
+// other, each [64, PanelWidth()]; columns beyond the width are 0. So a panel is both a left operand
+// and a compact right operand of a small product.
+inline constexpr int64_t kAttentionPanel = 64;
 inline int64_t PaddedWidth(const AttentionArgs& a) { return (a.width + 15) / 16 * 16; }
-inline int64_t PackedFloats(const AttentionArgs& a) {  // of one group
-  return a.key_block_count * (a.backward ? 4 : 2) * kAttentionKeys * PaddedWidth(a);
-}
-inline int64_t PackUnits(const AttentionArgs& a) { return a.key_block_count; }  // of one group
+inline int64_t PanelFloats(const AttentionArgs& a) { return kAttentionRows * PaddedWidth(a); }
 
-// Ranges: AttentionPack takes g * PackUnits() + unit, AttentionForward and AttentionGradQ take
-// g * row_block_count + block, AttentionGradKV takes g * key_block_count + block, g counted from
-// `group`; AttentionDelta takes n H + h.
+// AttentionPack makes of every key block, PanelFloats() each: keys transposed [width, 64] and
+// values; backward also values transposed and keys. A unit is a key block of a group.
+inline int64_t PackedCopies(const AttentionArgs& a) { return a.backward ? 4 : 2; }
+inline int64_t PackedFloats(const AttentionArgs& a) {  // of one group
+  return a.key_block_count * PackedCopies(a) * PanelFloats(a);
+}
+// Memory of one thread: four matrices in panels, two of [64, 64], two vectors of 64.
+inline int64_t ScratchFloats(const AttentionArgs& a) {
+  return 4 * PanelFloats(a) + 2 * kAttentionRows * kAttentionKeys + 2 * kAttentionRows;
+}
+
+// Ranges: AttentionPack and AttentionGradKV take g * key_block_count + block, AttentionForward and
+// AttentionGradQ g * row_block_count + block, g counted from `group`; AttentionDelta takes n H + h.
 
 }  // namespace lapidary
 

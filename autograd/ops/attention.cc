@@ -82,6 +82,17 @@ int64_t GroupsAtOnce(const AttentionArgs& a) {
   return std::clamp<int64_t>(bytes ? kPackedBytes / bytes : a.groups, 1, a.groups);
 }
 
+// kernel(args, {i, i + 1}) for every i, on any thread.
+template <class Kernel>
+void ForItems(int64_t items, AttentionArgs a, const Kernel& kernel) {
+  const Tensor scratch({Threads(), ScratchFloats(a)});
+  ParallelForDynamic(items, [&](int64_t i, int thread) {
+    AttentionArgs mine = a;
+    mine.scratch = scratch.data() + thread * ScratchFloats(a);
+    kernel(mine, Range{i, i + 1});
+  });
+}
+
 // Calls work(args, groups) for batches of groups whose packed copies are ready.
 template <class Work>
 void ForGroups(AttentionArgs a, const Work& work) {
@@ -91,7 +102,7 @@ void ForGroups(AttentionArgs a, const Work& work) {
   for (int64_t group = 0; group < a.groups; group += at_once) {
     a.group = group;
     const int64_t groups = std::min(at_once, a.groups - group);
-    ParallelFor(groups * PackUnits(a), [&](Range r) { ActiveKernels().AttentionPack(a, r); });
+    ParallelFor(groups * a.key_block_count, [&](Range r) { ActiveKernels().AttentionPack(a, r); });
     work(a, groups);
   }
 }
@@ -143,14 +154,10 @@ struct AttentionOp {
     ParallelFor(delta.size(), [&](Range r) { ActiveKernels().AttentionDelta(a, r); });
     ForGroups(a, [](const AttentionArgs& g, int64_t groups) {
       if (g.dq) {
-        ParallelForDynamic(groups * g.row_block_count, [&](int64_t i, int) {
-          ActiveKernels().AttentionGradQ(g, {i, i + 1});
-        });
+        ForItems(groups * g.row_block_count, g, ActiveKernels().AttentionGradQ);
       }
       if (g.dk || g.dv) {
-        ParallelForDynamic(groups * g.key_block_count, [&](int64_t i, int) {
-          ActiveKernels().AttentionGradKV(g, {i, i + 1});
-        });
+        ForItems(groups * g.key_block_count, g, ActiveKernels().AttentionGradKV);
       }
     });
   }
@@ -180,9 +187,7 @@ Var Attention(Var q, Var k, Var v, std::shared_ptr<const AttentionSpans> spans, 
     a.o = o.data();
     a.lse = lse.data();
     ForGroups(a, [](const AttentionArgs& g, int64_t groups) {
-      ParallelForDynamic(groups * g.row_block_count, [&](int64_t i, int) {
-        ActiveKernels().AttentionForward(g, {i, i + 1});
-      });
+      ForItems(groups * g.row_block_count, g, ActiveKernels().AttentionForward);
     });
   }
   AttentionOp op = {q.value(), k.value(),        v.value(), o,
