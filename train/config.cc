@@ -1,0 +1,467 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "autograd/base/error.h"
+#include "autograd/base/file.h"
+#include "train/config_fields.h"
+
+namespace lapidary {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+// The value as a message shows it, cut to a readable length.
+std::string Show(const Json& value) {
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return text;
+}
+
+// Where a key came from, for messages: the file, or --set.
+struct Origin {
+  std::string file;
+  std::set<std::string> overridden;
+
+  std::string Of(const std::string& key) const {
+    for (const std::string& k : overridden) {
+      if (key == k || key.rfind(k + ".", 0) == 0) return "--set";
+    }
+    return file;
+  }
+};
+
+[[noreturn]] void Bad(const Origin& origin, const std::string& key, const std::string& rule,
+                      const Json& value) {
+  throw Error(StrCat(origin.Of(key), ": '", key, "' must be ", rule, "; got ", Show(value)));
+}
+
+// Reads the fields of one object; remembers what it knows, so that the rest is an error.
+class Reader {
+ public:
+  Reader(const Json& object, std::string prefix, const Origin& origin)
+      : object_(object), prefix_(std::move(prefix)), origin_(origin) {}
+
+  template <class T, class Rule>
+  void operator()(const std::string& key, T& field, const Rule& rule, const char*) {
+    known_.push_back(key);
+    const Json* value = Find(key);
+    if (!value) return;
+    Read(prefix_ + key, *value, field, rule);
+  }
+
+  template <class T>
+  void operator()(const std::string& key, std::optional<T>& field) {
+    known_.push_back(key);
+    const Json* value = Find(key);
+    if (!value || value->is_null()) return;
+    field.emplace();
+    if constexpr (std::is_same_v<T, std::string>) {
+      Read(prefix_ + key, *value, *field, TextRule{});
+    } else if constexpr (std::is_same_v<T, double>) {
+      Read(prefix_ + key, *value, *field, RealRule{-1e300});
+    } else {
+      Read(prefix_ + key, *value, *field, IntRule{0});
+    }
+  }
+
+  // Throws Error for the first key that no field has.
+  void Finish() const {
+    for (const auto& [key, value] : object_.items()) {
+      if (IsKnown(key)) {
+        if (IsGroup(key)) CheckGroup(key, value);
+        continue;
+      }
+      Unknown(key);
+    }
+  }
+
+ private:
+  const Json* Find(const std::string& key) const {
+    const size_t dot = key.find('.');
+    if (dot != std::string::npos) {  // "dataset.train"
+      const auto group = object_.find(key.substr(0, dot));
+      if (group == object_.end() || !group->is_object()) return nullptr;
+      const auto it = group->find(key.substr(dot + 1));
+      return it == group->end() ? nullptr : &*it;
+    }
+    const auto it = object_.find(key);
+    return it == object_.end() ? nullptr : &*it;
+  }
+
+  bool IsGroup(const std::string& key) const {
+    return std::any_of(known_.begin(), known_.end(),
+                       [&](const std::string& k) { return k.rfind(key + ".", 0) == 0; });
+  }
+  bool IsKnown(const std::string& key) const {
+    return std::find(known_.begin(), known_.end(), key) != known_.end() || IsGroup(key);
+  }
+  void CheckGroup(const std::string& key, const Json& value) const {
+    if (!value.is_object()) Bad(origin_, prefix_ + key, "an object", value);
+    for (const auto& [inner, unused] : value.items()) {
+      if (!IsKnown(key + "." + inner)) Unknown(key + "." + inner);
+    }
+  }
+  [[noreturn]] void Unknown(const std::string& key) const {
+    const std::string near = NearestName(key, known_);
+    throw Error(StrCat(origin_.Of(prefix_ + key), ": keys must be known; got '", prefix_, key, "'",
+                       near.empty() ? "; try --print-config for the list"
+                                    : StrCat("; try '", prefix_, near, "'")));
+  }
+
+  void Read(const std::string& key, const Json& value, bool& field, NoRule) {
+    if (!value.is_boolean()) Bad(origin_, key, "true or false", value);
+    field = value.get<bool>();
+  }
+  void Read(const std::string& key, const Json& value, int64_t& field, const IntRule& rule) {
+    const bool whole = value.is_number_integer() ||
+                       (value.is_number_float() && std::abs(value.get<double>()) < 1e15 &&
+                        value.get<double>() == std::floor(value.get<double>()));
+    const bool fits =
+        !value.is_number_unsigned() ||
+        value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    const int64_t number = !whole || !fits           ? 0
+                           : value.is_number_float() ? static_cast<int64_t>(value.get<double>())
+                                                     : value.get<int64_t>();
+    if (!whole || !fits || number < rule.low || number > rule.high) {
+      Bad(origin_, key,
+          rule.high == std::numeric_limits<int64_t>::max()
+              ? StrCat("an integer >= ", rule.low)
+              : StrCat("an integer from ", rule.low, " to ", rule.high),
+          value);
+    }
+    field = number;
+  }
+  void Read(const std::string& key, const Json& value, double& field, const RealRule& rule) {
+    const double number = value.is_number() ? value.get<double>() : NAN;
+    if (!(number >= rule.low && number <= rule.high) || !std::isfinite(number)) {
+      Bad(origin_, key,
+          rule.low < -1e299       ? std::string("a number")
+          : std::isinf(rule.high) ? StrCat("a number >= ", rule.low)
+                                  : StrCat("a number from ", rule.low, " to ", rule.high),
+          value);
+    }
+    field = number;
+  }
+  void Read(const std::string& key, const Json& value, std::string& field, const WordRule& rule) {
+    if (value.is_string() && std::find(rule.words.begin(), rule.words.end(),
+                                       value.get<std::string>()) != rule.words.end()) {
+      field = value.get<std::string>();
+      return;
+    }
+    const std::string near =
+        value.is_string() ? NearestName(value.get<std::string>(), rule.words) : "";
+    throw Error(StrCat(origin_.Of(key), ": '", key, "' must be one of ", Join(rule.words), "; got ",
+                       Show(value), near.empty() ? "" : StrCat("; try '", near, "'")));
+  }
+  void Read(const std::string& key, const Json& value, std::string& field, const TextRule&) {
+    if (key == "resume_from_checkpoint" && (value.is_boolean() || value.is_null())) {
+      field = value.is_boolean() && value.get<bool>() ? "latest" : "";
+      return;
+    }
+    if (!value.is_string()) Bad(origin_, key, "a string", value);
+    field = value.get<std::string>();
+  }
+  void Read(const std::string& key, const Json& value, std::vector<std::string>& field,
+            const TextRule&) {
+    field.clear();
+    if (value.is_null()) return;
+    if (value.is_string()) {
+      field = {value.get<std::string>()};
+      return;
+    }
+    if (!value.is_array()) Bad(origin_, key, "a string or a list of strings", value);
+    for (const Json& item : value) {
+      if (!item.is_string()) Bad(origin_, key, "a string or a list of strings", value);
+      field.push_back(item.get<std::string>());
+    }
+  }
+  void Read(const std::string& key, const Json& value, ModulePattern& field, NoRule) {
+    field = {};
+    if (value.is_null()) return;
+    field.is_regex = value.is_string();
+    Read(key, value, field.names, TextRule{});
+  }
+  void Read(const std::string& key, const Json& value, std::vector<int64_t>& field, NoRule) {
+    field.clear();
+    if (value.is_null()) return;
+    if (!value.is_array()) Bad(origin_, key, "a list of integers", value);
+    for (const Json& item : value) Read(key, item, field.emplace_back(), IntRule{0, 1 << 20});
+  }
+  template <class T>
+  void Read(const std::string& key, const Json& value,
+            std::vector<std::pair<std::string, T>>& field, NoRule) {
+    field.clear();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object", value);
+    for (const auto& [name, item] : value.items()) {
+      T number{};
+      if constexpr (std::is_same_v<T, double>) {
+        Read(key + "." + name, item, number, RealRule{0, 1e6});
+      } else {
+        Read(key + "." + name, item, number, IntRule{1, 1 << 20});
+      }
+      field.emplace_back(name, number);
+    }
+  }
+  void Read(const std::string& key, const Json& value, std::optional<AdapterConfig>& field,
+            NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
+    field.emplace();
+    field->r = 16;
+    field->lora_alpha = 16;
+    field->target_modules = {.is_regex = true, .names = {"text-linear"}};
+    Reader reader(value, key + ".", origin_);
+    VisitLoraFields(*field, reader);
+    reader.Finish();
+    LAPIDARY_CHECK(field->lora_alpha > 0, origin_.Of(key + ".lora_alpha"),
+                   ": 'lora.lora_alpha' must be > 0; got ", field->lora_alpha);
+    LAPIDARY_CHECK(!field->target_modules.empty() || !field->modules_to_save.empty(),
+                   origin_.Of(key + ".target_modules"),
+                   ": 'lora.target_modules' must name something to train; got nothing; try "
+                   "\"text-linear\"");
+  }
+  void Read(const std::string& key, const Json& value, ScheduleOptions& field, NoRule) {
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object", value);
+    Reader reader(value, key + ".", origin_);
+    VisitScheduleFields(field, reader);
+    reader.Finish();
+  }
+
+  const Json& object_;
+  const std::string prefix_;
+  const Origin& origin_;
+  std::vector<std::string> known_;
+};
+
+// Writes fields into an object.
+class Writer {
+ public:
+  explicit Writer(Json* object) : object_(*object) {}
+
+  template <class T, class Rule>
+  void operator()(const std::string& key, const T& field, const Rule&, const char*) {
+    Slot(key) = ToJson(field);
+  }
+  template <class T>
+  void operator()(const std::string& key, const std::optional<T>& field) {
+    if (field) Slot(key) = *field;
+  }
+
+ private:
+  Json& Slot(const std::string& key) {
+    const size_t dot = key.find('.');
+    if (dot == std::string::npos) return object_[key];
+    return object_[key.substr(0, dot)][key.substr(dot + 1)];
+  }
+  template <class T>
+  static Json ToJson(const T& field) {
+    return field;
+  }
+  static Json ToJson(const ModulePattern& field) {
+    if (field.empty()) return nullptr;
+    if (field.is_regex) return field.names[0];
+    return field.names;
+  }
+  template <class T>
+  static Json ToJson(const std::vector<std::pair<std::string, T>>& field) {
+    Json object = Json::object();
+    for (const auto& [name, value] : field) object[name] = value;
+    return object;
+  }
+  static Json ToJson(const std::optional<AdapterConfig>& field) {
+    if (!field) return nullptr;
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitLoraFields(*field, writer);
+    return object;
+  }
+  static Json ToJson(const ScheduleOptions& field) {
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitScheduleFields(field, writer);
+    return object;
+  }
+
+  Json& object_;
+};
+
+// JSON with // and /* */ comments; a key twice in one object is an error.
+Json ParseWithComments(const std::string& text, const std::string& where) {
+  std::vector<std::set<std::string>> keys;
+  std::string repeated;
+  const auto callback = [&](int, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
+      repeated = value.get<std::string>();
+    }
+    return true;
+  };
+  Json object;
+  try {
+    object = Json::parse(text, callback, true, true);
+  } catch (const Json::parse_error& error) {
+    std::string reason = error.what();
+    if (const size_t at = reason.find("parse error at "); at != std::string::npos) {
+      reason = reason.substr(at + 15);
+    }
+    throw Error(StrCat(where, ": must be JSON (comments are fine); got an error at ", reason));
+  }
+  LAPIDARY_CHECK(repeated.empty(), where, ": a key must stand once; got '", repeated, "' twice");
+  LAPIDARY_CHECK(object.is_object(), where, ": must be a JSON object; got ", Show(object));
+  return object;
+}
+
+// Puts "a.b=value" into the object.
+void Override(const std::string& assignment, Json& object, Origin& origin) {
+  const size_t equals = assignment.find('=');
+  LAPIDARY_CHECK(equals != std::string::npos && equals > 0, "--set: must be key=value; got '",
+                 assignment, "'; try --set max_steps=10");
+  const std::string key = assignment.substr(0, equals);
+  const std::string text = assignment.substr(equals + 1);
+  Json value = Json::parse(text, nullptr, false);
+  if (value.is_discarded()) value = text;
+  Json* slot = &object;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t end = std::min(key.find('.', begin), key.size());
+    if (slot->is_null()) *slot = Json::object();
+    LAPIDARY_CHECK(slot->is_object(), "--set: '", key, "' must lead through objects; got ",
+                   Show(*slot), " above it");
+    slot = &(*slot)[key.substr(begin, end - begin)];
+    begin = end + 1;
+  }
+  *slot = value;
+  origin.overridden.insert(key);
+}
+
+void CheckWhole(TrainConfig& c, const Origin& origin) {
+  const auto need = [&](const char* key, bool present, const char* hint) {
+    LAPIDARY_CHECK(present, origin.Of(key), ": '", key, "' must be given; got none; try ", hint);
+  };
+  const auto set = [](const std::vector<std::string>& files) {
+    return !files.empty() &&
+           std::none_of(files.begin(), files.end(), [](const auto& f) { return f.empty(); });
+  };
+  need("model_name_or_path", !c.model_name_or_path.empty(), "the folder of a checkpoint");
+  need("dataset.train", set(c.train_files), "\"dataset\": {\"train\": \"my.jsonl\"}");
+  need("output_dir", !c.output_dir.empty(), "a new folder");
+  if (c.learning_rate == 0) c.learning_rate = c.lora ? 2e-4 : 2e-5;
+  LAPIDARY_CHECK(c.adam_beta1 < 1, origin.Of("adam_beta1"), ": 'adam_beta1' must be below 1; got ",
+                 c.adam_beta1);
+  LAPIDARY_CHECK(c.adam_beta2 < 1, origin.Of("adam_beta2"), ": 'adam_beta2' must be below 1; got ",
+                 c.adam_beta2);
+  LAPIDARY_CHECK(c.adam_epsilon > 0, origin.Of("adam_epsilon"),
+                 ": 'adam_epsilon' must be above 0; got ", c.adam_epsilon);
+  LAPIDARY_CHECK(c.loss_chunk % 64 == 0, origin.Of("loss_chunk"),
+                 ": 'loss_chunk' must be a multiple of 64; got ", c.loss_chunk);
+  LAPIDARY_CHECK(c.max_steps != 0, origin.Of("max_steps"),
+                 ": 'max_steps' must be above 0, or -1 for none; got 0");
+  LAPIDARY_CHECK(c.max_steps > 0 || c.num_train_epochs > 0, origin.Of("num_train_epochs"),
+                 ": 'num_train_epochs' must be above 0; got ", c.num_train_epochs);
+  const std::vector<int64_t> budgets = {0, 70, 140, 280, 560, 1120};
+  for (const auto& [key, value] :
+       {std::pair<const char*, int64_t>{"image_seq_length", c.image_seq_length},
+        {"video_seq_length", c.video_seq_length}}) {
+    LAPIDARY_CHECK(std::find(budgets.begin(), budgets.end(), value) != budgets.end(),
+                   origin.Of(key), ": '", key,
+                   "' must be 70, 140, 280, 560 or 1120 (0: the checkpoint's); got ", value);
+  }
+  ScheduleOptions schedule = c.schedule;
+  schedule.type = c.lr_scheduler_type;
+  schedule.learning_rate = c.learning_rate;
+  try {
+    CheckSchedule(schedule);
+  } catch (const Error& error) {
+    throw Error(StrCat(origin.Of("lr_scheduler_kwargs"), ": ", error.what()));
+  }
+}
+
+}  // namespace
+
+TrainConfig ParseTrainConfig(const std::string& text, const std::string& where,
+                             const std::vector<std::string>& overrides) {
+  Json object = ParseWithComments(text, where);
+  Origin origin = {where, {}};
+  for (const std::string& assignment : overrides) Override(assignment, object, origin);
+  TrainConfig config;
+  Reader reader(object, "", origin);
+  VisitTrainFields(config, reader);
+  reader.Finish();
+  CheckWhole(config, origin);
+  return config;
+}
+
+TrainConfig LoadTrainConfig(const std::string& path, const std::vector<std::string>& overrides) {
+  return ParseTrainConfig(ReadFile(path, uint64_t{1} << 24), path, overrides);
+}
+
+nlohmann::ordered_json TrainConfigJson(const TrainConfig& config) {
+  Json object = Json::object();
+  Writer writer(&object);
+  VisitTrainFields(config, writer);
+  return object;
+}
+
+std::string TrainConfigText(const TrainConfig& config) {
+  return TrainConfigJson(config).dump(2) + "\n";
+}
+
+std::string TrainConfigHelp() {
+  const Json defaults = TrainConfigJson({});
+  std::string text;
+  const auto line = [&](const std::string& key, const std::string& value, const char* meaning) {
+    text += StrCat(key, key.size() < 28 ? std::string(28 - key.size(), ' ') : " ", value,
+                   value.size() < 12 ? std::string(12 - value.size(), ' ') : " ", meaning, "\n");
+  };
+  TrainConfig config;
+  VisitTrainFields(config, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    const size_t dot = key.find('.');
+    const Json& value = dot == std::string::npos
+                            ? defaults.at(key)
+                            : defaults.at(key.substr(0, dot)).at(key.substr(dot + 1));
+    line(key, value.dump(), meaning);
+  });
+  AdapterConfig lora;
+  VisitLoraFields(lora, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    line("lora." + key, "", meaning);
+  });
+  return text;
+}
+
+std::string NearestName(const std::string& name, const std::vector<std::string>& known) {
+  std::string best;
+  size_t best_distance = name.size() / 2 + 1;  // more edits than that is another word
+  for (const std::string& candidate : known) {
+    std::vector<size_t> row(candidate.size() + 1);
+    for (size_t j = 0; j <= candidate.size(); ++j) row[j] = j;
+    for (size_t i = 1; i <= name.size(); ++i) {
+      size_t diagonal = row[0];
+      row[0] = i;
+      for (size_t j = 1; j <= candidate.size(); ++j) {
+        const size_t substitute = diagonal + (name[i - 1] == candidate[j - 1] ? 0 : 1);
+        diagonal = row[j];
+        row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    if (row.back() < best_distance) {
+      best_distance = row.back();
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace lapidary

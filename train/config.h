@@ -1,0 +1,97 @@
+// The configuration of a training run: JSON with comments, names as in Transformers, TRL and PEFT.
+// Every key is known, typed and checked before anything is loaded; what a run used, defaults
+// included, is stored with it. config_fields.h has the list of keys.
+#ifndef LAPIDARY_TRAIN_CONFIG_H_
+#define LAPIDARY_TRAIN_CONFIG_H_
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quant/adapter.h"
+#include "train/schedule.h"
+
+namespace lapidary {
+
+struct TrainConfig {
+  // What is trained on what, and where the result goes. Relative paths: to the working directory.
+  std::string model_name_or_path;
+  std::vector<std::string> train_files;  // dataset.train
+  std::vector<std::string> eval_files;   // dataset.eval
+  std::string output_dir;
+  std::string resume_from_checkpoint;  // "": no; "latest"; or a checkpoint folder
+  bool overwrite_output_dir = false;
+
+  // LoRA; absent: full fine-tuning.
+  std::optional<AdapterConfig> lora;
+  // Full fine-tuning: the type of the tensors in the checkpoint's model.safetensors.
+  std::string save_dtype = "BF16";
+
+  // Optimization.
+  double learning_rate = 0;  // 0 in the file: 2e-4 with LoRA, 2e-5 without
+  std::string lr_scheduler_type = "linear";
+  ScheduleOptions schedule;  // lr_scheduler_kwargs; type, peak and lengths are filled in by the run
+  int64_t warmup_steps = 0;
+  double warmup_ratio = 0;  // of all steps; used if warmup_steps is 0
+  double num_train_epochs = 1;
+  int64_t max_steps = -1;  // > 0: instead of num_train_epochs
+  int64_t per_device_train_batch_size = 1;
+  int64_t per_device_eval_batch_size = 1;
+  int64_t gradient_accumulation_steps = 1;
+  double max_grad_norm = 1.0;  // 0: no clipping
+  double weight_decay = 0;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  int64_t seed = 42;
+
+  // Computation.
+  std::string compute = "bfloat16";
+  bool gradient_checkpointing = true;
+  int64_t loss_chunk = 128;
+  std::string image_mask = "sliding";  // or "hf_forward"
+
+  // Data.
+  int64_t max_length = 2048;
+  std::string on_too_long = "error";  // "skip", "truncate"
+  std::string on_error = "stop";      // "skip"
+  bool packing = false;
+  bool shuffle = true;
+  bool add_eos = true;
+  std::string empty_thought = "insert";  // "omit"
+  bool enable_thinking = false;
+  int64_t image_seq_length =
+      0;                     // soft tokens an image: 70, 140, 280, 560, 1120; 0: the checkpoint's
+  int64_t video_frames = 0;  // at most; 0: the checkpoint's
+  int64_t video_seq_length = 0;  // soft tokens a frame; 0: the checkpoint's
+
+  // Reports.
+  int64_t logging_steps = 1;
+  int64_t save_steps = 0;        // 0: only at the end
+  int64_t save_total_limit = 2;  // 0: all
+  int64_t eval_steps = 0;        // 0: before and after training only
+  int64_t report_samples = 3;    // generated answers in report.html; 0: none
+};
+
+// Reads `path`, applies `overrides` ("key=value" or "lora.r=8"; the value is JSON, or else a
+// string) and checks everything. Throws Error `path: rule; got; try` naming the key.
+TrainConfig LoadTrainConfig(const std::string& path, const std::vector<std::string>& overrides);
+// The same from text; `where` stands for the path in messages.
+TrainConfig ParseTrainConfig(const std::string& text, const std::string& where,
+                             const std::vector<std::string>& overrides);
+
+// Every key with its value, in the order of the documentation; parsing it gives the same config.
+std::string TrainConfigText(const TrainConfig& config);
+nlohmann::ordered_json TrainConfigJson(const TrainConfig& config);
+
+// One line a key: name, default and meaning, for --help and the README.
+std::string TrainConfigHelp();
+
+// The known name nearest to `name` by edit distance, or "" if none is near.
+std::string NearestName(const std::string& name, const std::vector<std::string>& known);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_CONFIG_H_

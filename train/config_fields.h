@@ -1,0 +1,129 @@
+// The keys of a training configuration, each once: name, field, rule, meaning. A visitor is called
+// with (key, field, rule, meaning) and so reads, writes, documents and lists them.
+#ifndef LAPIDARY_TRAIN_CONFIG_FIELDS_H_
+#define LAPIDARY_TRAIN_CONFIG_FIELDS_H_
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "train/config.h"
+
+namespace lapidary {
+
+struct IntRule {
+  int64_t low;
+  int64_t high = std::numeric_limits<int64_t>::max();
+};
+struct RealRule {
+  double low;
+  double high = std::numeric_limits<double>::infinity();
+};
+struct WordRule {
+  std::vector<std::string> words;
+};
+struct TextRule {
+  bool required = false;
+};
+struct NoRule {};
+
+template <class Config, class Visit>
+void VisitTrainFields(Config& c, Visit&& visit) {
+  visit("model_name_or_path", c.model_name_or_path, TextRule{true},
+        "the base: a Hugging Face folder or a .gguf file");
+  visit("dataset.train", c.train_files, TextRule{true}, "file or list of files to train on");
+  visit("dataset.eval", c.eval_files, TextRule{}, "held-out file or files");
+  visit("output_dir", c.output_dir, TextRule{true}, "folder of checkpoints, metrics and report");
+  visit("resume_from_checkpoint", c.resume_from_checkpoint, TextRule{},
+        "\"latest\" (or true), or a checkpoint folder");
+  visit("overwrite_output_dir", c.overwrite_output_dir, NoRule{},
+        "remove an earlier run's files from output_dir first");
+  visit("lora", c.lora, NoRule{}, "adapter as in PEFT; null: full fine-tuning");
+  visit("save_dtype", c.save_dtype, WordRule{{"BF16", "F32"}},
+        "type of model.safetensors in full fine-tuning");
+  visit("learning_rate", c.learning_rate, RealRule{0, 10}, "peak; 0: 2e-4 with LoRA, 2e-5 without");
+  visit("lr_scheduler_type", c.lr_scheduler_type, WordRule{ScheduleNames()}, "schedule");
+  visit("lr_scheduler_kwargs", c.schedule, NoRule{}, "options of the schedule");
+  visit("warmup_steps", c.warmup_steps, IntRule{0}, "optimizer steps of linear warm-up");
+  visit("warmup_ratio", c.warmup_ratio, RealRule{0, 1},
+        "the same as a share of all steps, if warmup_steps is 0");
+  visit("num_train_epochs", c.num_train_epochs, RealRule{0, 1e6}, "passes over the data");
+  visit("max_steps", c.max_steps, IntRule{-1}, "optimizer steps; above 0: instead of epochs");
+  visit("per_device_train_batch_size", c.per_device_train_batch_size, IntRule{1, 1 << 20},
+        "samples (packed: sequences) of a micro-batch");
+  visit("per_device_eval_batch_size", c.per_device_eval_batch_size, IntRule{1, 1 << 20},
+        "the same in evaluation");
+  visit("gradient_accumulation_steps", c.gradient_accumulation_steps, IntRule{1, 1 << 20},
+        "micro-batches of an optimizer step");
+  visit("max_grad_norm", c.max_grad_norm, RealRule{0}, "clip gradients to this norm; 0: never");
+  visit("weight_decay", c.weight_decay, RealRule{0, 1e3}, "decoupled; norms and biases have none");
+  visit("adam_beta1", c.adam_beta1, RealRule{0, 1}, "AdamW");
+  visit("adam_beta2", c.adam_beta2, RealRule{0, 1}, "AdamW");
+  visit("adam_epsilon", c.adam_epsilon, RealRule{0, 1}, "AdamW");
+  visit("seed", c.seed, IntRule{0}, "of the order of samples, adapters and dropout");
+  visit("compute", c.compute, WordRule{{"bfloat16", "float32"}}, "type of the matrix products");
+  visit("gradient_checkpointing", c.gradient_checkpointing, NoRule{},
+        "recompute layers in the backward pass: less memory, same bits");
+  visit("loss_chunk", c.loss_chunk, IntRule{64, 1 << 20},
+        "tokens at a time in the loss, a multiple of 64; same bits");
+  visit("image_mask", c.image_mask, WordRule{{"sliding", "hf_forward"}},
+        "where soft tokens of an image see each other");
+  visit("max_length", c.max_length, IntRule{1, 1 << 24}, "tokens of a sample (packed: a sequence)");
+  visit("on_too_long", c.on_too_long, WordRule{{"error", "skip", "truncate"}},
+        "what to do with a longer sample");
+  visit("on_error", c.on_error, WordRule{{"stop", "skip"}}, "what to do with a broken record");
+  visit("packing", c.packing, NoRule{}, "several samples in a sequence, blind to each other");
+  visit("shuffle", c.shuffle, NoRule{}, "a new order in every epoch, a function of the seed");
+  visit("add_eos", c.add_eos, NoRule{}, "raw text and completions end with a trained <eos>");
+  visit("empty_thought", c.empty_thought, WordRule{{"insert", "omit"}},
+        "an untrained empty thought before answers, as at inference");
+  visit("enable_thinking", c.enable_thinking, NoRule{}, "prompts ask for thoughts");
+  visit("image_seq_length", c.image_seq_length, IntRule{0, 1120},
+        "soft tokens an image may take: 70, 140, 280, 560 or 1120; 0: the checkpoint's");
+  visit("video_frames", c.video_frames, IntRule{0, 4096}, "frames of a clip; 0: the checkpoint's");
+  visit("video_seq_length", c.video_seq_length, IntRule{0, 1120},
+        "soft tokens a frame may take; 0: the checkpoint's");
+  visit("logging_steps", c.logging_steps, IntRule{1}, "steps between lines of metrics.jsonl");
+  visit("save_steps", c.save_steps, IntRule{0}, "steps between checkpoints; 0: only the last");
+  visit("save_total_limit", c.save_total_limit, IntRule{0}, "checkpoints kept; 0: all");
+  visit("eval_steps", c.eval_steps, IntRule{0},
+        "steps between evaluations; 0: before and after only");
+  visit("report_samples", c.report_samples, IntRule{0, 1000}, "generated answers in report.html");
+}
+
+// Keys of "lora", as in PEFT.
+template <class Config, class Visit>
+void VisitLoraFields(Config& c, Visit&& visit) {
+  visit("r", c.r, IntRule{1, 1 << 20}, "rank");
+  visit("lora_alpha", c.lora_alpha, RealRule{0, 1e6}, "scale: alpha / r");
+  visit("lora_dropout", c.lora_dropout, RealRule{0, 0.999}, "on the adapter's input");
+  visit("use_rslora", c.use_rslora, NoRule{}, "scale: alpha / sqrt(r)");
+  visit("use_dora", c.use_dora, NoRule{}, "weight-decomposed adapter");
+  visit("target_modules", c.target_modules, NoRule{},
+        "\"all-linear\", \"text-linear\", a regular expression, or a list of names");
+  visit("exclude_modules", c.exclude_modules, NoRule{}, "the same form: modules left alone");
+  visit("modules_to_save", c.modules_to_save, TextRule{}, "modules trained as a whole");
+  visit("layers_to_transform", c.layers_to_transform, NoRule{}, "only these layers");
+  visit("rank_pattern", c.rank_pattern, NoRule{}, "module or regular expression -> r");
+  visit("alpha_pattern", c.alpha_pattern, NoRule{}, "module or regular expression -> alpha");
+}
+
+// Keys of "lr_scheduler_kwargs".
+template <class Config, class Visit>
+void VisitScheduleFields(Config& c, Visit&& visit) {
+  visit("num_cycles", c.num_cycles);
+  visit("power", c.power);
+  visit("lr_end", c.lr_end);
+  visit("min_lr", c.min_lr);
+  visit("min_lr_rate", c.min_lr_rate);
+  visit("min_lr_ratio", c.min_lr_ratio);
+  visit("timescale", c.timescale);
+  visit("num_decay_steps", c.num_decay_steps);
+  visit("num_stable_steps", c.num_stable_steps);
+  visit("decay_type", c.decay_type);
+  visit("warmup_type", c.warmup_type);
+}
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_CONFIG_FIELDS_H_

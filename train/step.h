@@ -1,0 +1,43 @@
+// One optimizer step: gradients of the mean loss over all target tokens of its micro-batches, then
+// clipping and AdamW. Read StepGradients and OptimizerStep from top to bottom.
+#ifndef LAPIDARY_TRAIN_STEP_H_
+#define LAPIDARY_TRAIN_STEP_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "model/transformer.h"
+#include "train/adamw.h"
+#include "train/micro_batch.h"
+
+namespace lapidary {
+
+struct StepOptions {
+  ForwardOptions forward;  // with `training`, seed and step set by the caller
+  int64_t loss_chunk = 128;
+  double max_grad_norm = 1.0;  // 0: no clipping
+};
+
+struct StepResult {
+  double loss = 0;           // mean over the step's target tokens, before the update
+  double grad_norm = 0;      // before clipping
+  double target_tokens = 0;  // sum of weights
+  int64_t tokens = 0;        // tokens of text and media that went through the model
+  int64_t correct = 0;       // targets that were the arg max
+};
+
+// Forms the gradients of  sum over micro-batches of LossSum / target_tokens  in the parameters,
+// which had none before. Every micro-batch is divided by the tokens of the whole step, so a step
+// cut into more micro-batches has the same gradient. Throws Error naming the records if a loss is
+// not finite, or if no token of the step is trained.
+StepResult StepGradients(Transformer& model, const std::vector<Param*>& params,
+                         const std::vector<MicroBatch>& micro, const StepOptions& options);
+
+// StepGradients, clipping and the update; the gradients are released afterwards. Throws Error
+// naming the records, before anything is changed, if the gradients are not finite.
+StepResult OptimizerStep(Transformer& model, AdamW& optimizer, const std::vector<MicroBatch>& micro,
+                         double learning_rate, const StepOptions& options);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_STEP_H_
