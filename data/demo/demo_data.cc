@@ -51,7 +51,7 @@ struct ToneRow {
   const char* letter;
 };
 constexpr ToneRow kToneRows[4] = {
-    {250, "low", "J"}, {750, "middle", "L"}, {1500, "high", "Q"}, {3000, "top", "Z"}};
+    {500, "low", "J"}, {1000, "middle", "L"}, {1750, "high", "Q"}, {3000, "top", "Z"}};
 
 struct WayRow {
   double x, y;

@@ -76,7 +76,7 @@ std::vector<float> Speak(const std::string& vowels, int64_t samples_each, const 
   const double slide = std::min(0.02 * rate, static_cast<double>(samples_each) / 2);
   std::vector<double> wave(samples);
   std::array<Resonator, kFormants> resonators;
-  double phase = 1, smooth = 0, peak = 0;
+  double phase = 1, smooth = 0, before = 0, peak = 0;
   for (int64_t i = 0; i < samples; ++i) {
     const int64_t at = i / samples_each, next = std::min<int64_t>(at + 1, vowels.size() - 1);
     const double into = std::clamp(
@@ -91,13 +91,16 @@ std::vector<float> Speak(const std::string& vowels, int64_t samples_each, const 
       x = 1;
     }
     phase += voice.pitch / rate;
-    smooth = 0.8 * smooth + 0.2 * x;
+    smooth = 0.7 * smooth + 0.3 * x;
     double y = smooth;
     for (int k = 0; k < kFormants; ++k) {
       const double hertz = (from[k] + into * (to[k] - from[k])) * voice.formant_scale;
       y = resonators[k].Next(y, hertz, kBandwidths[k], rate);
     }
-    wave[i] = y * Fade(i, samples, std::max<int64_t>(1, sampling_rate / 250));
+    // Lips radiate the change of the flow, which lifts the high formants.
+    const double radiated = y - before;
+    before = y;
+    wave[i] = radiated * Fade(i, samples, std::max<int64_t>(1, sampling_rate / 250));
     peak = std::max(peak, std::abs(wave[i]));
   }
   std::vector<float> out(samples);
