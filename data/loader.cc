@@ -294,9 +294,10 @@ class Loader::Impl {
 
   void Restore(const Json& cursor) {
     const auto number = [&](const char* key) {
-      LAPIDARY_CHECK(cursor.is_object() && cursor.contains(key) &&
-                         cursor[key].is_number_integer() && cursor[key] >= 0,
-                     "data cursor: must have the number '", key, "'; got ",
+      const bool good = cursor.is_object() && cursor.contains(key) &&
+                        cursor[key].is_number_integer() &&
+                        (cursor[key].is_number_unsigned() || cursor[key].get<int64_t>() >= 0);
+      LAPIDARY_CHECK(good, "data cursor: must have the number '", key, "'; got ",
                      cursor.dump().substr(0, 80));
       return cursor[key].get<uint64_t>();
     };

@@ -33,7 +33,7 @@ struct LoaderOptions {
   int64_t prefetch_bytes = 1 << 29;   // memory that documents built ahead may take, but for one
   int threads = 1;                    // that build documents
   OnError on_error = OnError::kStop;  // broken records
-  ProblemCallback report;  // told of every record skipped, dropped or cut, in order, from Next
+  ProblemCallback report = {};  // told of every record skipped, dropped or cut, in order, from Next
 };
 
 // Not thread-safe; Next runs on the caller's thread and only copies what the threads have built.
