@@ -26,7 +26,8 @@ struct GgufTensorPlace {
 // The place of a canonical tensor name (model/tensor_names.h); none if GGUF has no such tensor.
 std::optional<GgufTensorPlace> FindGgufPlace(const std::string& canonical);
 
-// One row of `side` x `side` x 3 values. new[c * side^2 + r * side + k] = old[r * 3 side + 3 k + c].
+// One row of `side` x `side` x 3 values. new[c * side^2 + r * side + k] = old[r * 3 side + 3 k +
+// c].
 void PatchToChannelsFirst(const float* row, int64_t side, float* out);
 void PatchToChannelsLast(const float* row, int64_t side, float* out);
 

@@ -54,10 +54,9 @@ double PartialRotaryFactor(const GgufFile& file) {
   LAPIDARY_CHECK(!values.empty(), file.path(), ": rope_freqs.weight must hold values; got none");
   const int64_t ones = std::count(values.begin(), values.end(), 1.0f);
   for (size_t i = 0; i < values.size(); ++i) {
-    LAPIDARY_CHECK(static_cast<int64_t>(i) < ones ? values[i] == 1.0f : values[i] >= 1e20f,
-                   file.path(),
-                   ": rope_freqs.weight must hold ones, then 1e30 (proportional); got ", values[i],
-                   " at ", i);
+    LAPIDARY_CHECK(
+        static_cast<int64_t>(i) < ones ? values[i] == 1.0f : values[i] >= 1e20f, file.path(),
+        ": rope_freqs.weight must hold ones, then 1e30 (proportional); got ", values[i], " at ", i);
   }
   return static_cast<double>(ones) / static_cast<double>(values.size());
 }
@@ -71,8 +70,8 @@ Json TextConfigJson(const GgufFile& file) {
   const std::vector<int64_t> kv_heads = PerLayer(file, "gemma4.attention.head_count_kv", layers);
   for (const char* key :
        {"gemma4.attention.shared_kv_layers", "gemma4.embedding_length_per_layer_input"}) {
-    LAPIDARY_CHECK(IntOr(file, key, 0) == 0, file.path(), ": ", key,
-                   " must be 0 for the 12B; got ", IntOr(file, key, 0));
+    LAPIDARY_CHECK(IntOr(file, key, 0) == 0, file.path(), ": ", key, " must be 0 for the 12B; got ",
+                   IntOr(file, key, 0));
   }
   LAPIDARY_CHECK(file.Find("gemma4.rope.freq_base"), file.path(),
                  ": gemma4.rope.freq_base must be given; got none");
@@ -136,22 +135,24 @@ Json VisionConfigJson(const GgufFile& file) {
   const StoredTensor& positions = file.tensors().Get("v.position_embd.weight");
   LAPIDARY_CHECK(positions.shape.size() == 3, file.path(),
                  ": v.position_embd.weight must have 3 axes; got ", ShapeText(positions.shape));
-  return {{"model_type", "gemma4_unified_vision"},
-          {"patch_size", file.GetInt("clip.vision.patch_size")},
-          {"pooling_kernel_size", IntOr(file, "clip.vision.projector.scale_factor", 3)},
-          {"mm_embed_dim", file.GetInt("clip.vision.embedding_length")},
-          {"mm_posemb_size", positions.shape[1]},
-          {"output_proj_dims", file.GetInt("clip.vision.embedding_length")},
-          {"rms_norm_eps", Decimal(FloatOr(file, "clip.vision.attention.layer_norm_epsilon", 1e-6))}};
+  return {
+      {"model_type", "gemma4_unified_vision"},
+      {"patch_size", file.GetInt("clip.vision.patch_size")},
+      {"pooling_kernel_size", IntOr(file, "clip.vision.projector.scale_factor", 3)},
+      {"mm_embed_dim", file.GetInt("clip.vision.embedding_length")},
+      {"mm_posemb_size", positions.shape[1]},
+      {"output_proj_dims", file.GetInt("clip.vision.embedding_length")},
+      {"rms_norm_eps", Decimal(FloatOr(file, "clip.vision.attention.layer_norm_epsilon", 1e-6))}};
 }
 
 Json AudioConfigJson(const GgufFile& file) {
   LAPIDARY_CHECK(file.GetString("clip.audio.projector_type") == "gemma4ua", file.path(),
                  ": clip.audio.projector_type must be gemma4ua; got ",
                  file.GetString("clip.audio.projector_type"));
-  return {{"model_type", "gemma4_unified_audio"},
-          {"audio_embed_dim", file.GetInt("clip.audio.embedding_length")},
-          {"rms_norm_eps", Decimal(FloatOr(file, "clip.audio.attention.layer_norm_epsilon", 1e-6))}};
+  return {
+      {"model_type", "gemma4_unified_audio"},
+      {"audio_embed_dim", file.GetInt("clip.audio.embedding_length")},
+      {"rms_norm_eps", Decimal(FloatOr(file, "clip.audio.attention.layer_norm_epsilon", 1e-6))}};
 }
 
 // The ids that config.json names, by the spelling of the token.
@@ -260,16 +261,16 @@ TensorShape ShapeInGguf(const CatalogTensor& tensor, GgufLayout layout) {
 GgufSource OpenGgufSource(const std::string& text_path) {
   const GgufFile text = GgufFile::Open(text_path);
   const std::string architecture = text.GetString("general.architecture");
-  LAPIDARY_CHECK(architecture == "gemma4", text_path,
-                 ": general.architecture must be gemma4; got ", architecture,
+  LAPIDARY_CHECK(architecture == "gemma4", text_path, ": general.architecture must be gemma4; got ",
+                 architecture,
                  architecture == "clip" ? "; try the text model beside this mmproj file" : "");
   GgufSource source;
   std::optional<GgufFile> media;
   const std::string mmproj = FindMmproj(text_path);
   if (mmproj.empty()) {
-    source.warnings.push_back(StrCat(
-        text_path, ": no mmproj file beside it (mmproj-",
-        fs::path(text_path).filename().string(), "); the model takes neither images nor sounds"));
+    source.warnings.push_back(StrCat(text_path, ": no mmproj file beside it (mmproj-",
+                                     fs::path(text_path).filename().string(),
+                                     "); the model takes neither images nor sounds"));
   } else {
     media = GgufFile::Open(mmproj);
     LAPIDARY_CHECK(media->GetString("general.architecture") == "clip", mmproj,

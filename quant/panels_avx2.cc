@@ -12,6 +12,7 @@ inline __m256 Scale(const uint8_t* block) {
 }
 
 struct Q4Row {
+  static constexpr int64_t kBytes = 18;
   static inline void Floats(const uint8_t* row, int64_t at, int64_t, __m256 out[4]) {
     const uint8_t* block = row + at / 32 * 18;
     const __m256 d = Scale(block);
@@ -27,6 +28,7 @@ struct Q4Row {
 };
 
 struct Q8Row {
+  static constexpr int64_t kBytes = 34;
   static inline void Floats(const uint8_t* row, int64_t at, int64_t, __m256 out[4]) {
     const uint8_t* block = row + at / 32 * 34;
     const __m256 d = Scale(block);

@@ -1,61 +1,8 @@
-// Panels from Q4_0 and Q8_0 blocks (formats.md 3.1) for the AVX-512 and tile tables. Values are
-// those of the format table's dequantize, d * q in float32, rounded to bf16 once where the product
-// wants bf16. Compiled for AVX-512: nothing here may be a function that another file also
-// instantiates.
-#include "autograd/kernels/gemm_panels_avx512-inl.h"
-#include "quant/panels.h"
+// Panels from Q4_0 and Q8_0 blocks for the AVX-512 table with fp32 FMA. Compiled for AVX-512:
+// nothing here may be a function that another file also instantiates.
+#include "quant/panels_avx512-inl.h"
 
 namespace lapidary {
-namespace {
-
-inline __m512 Scale(const uint8_t* block) {
-  return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(block[0] | block[1] << 8)));
-}
-
-struct Q4Row {
-  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 18; }
-  // The codes 0..15 of a block as 32 bytes in order.
-  static inline __m128i Codes(const uint8_t* block, int half) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
-    return half ? _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15))
-                : _mm_and_si128(bytes, _mm_set1_epi8(15));
-  }
-  template <int kHalf>
-  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
-    const __m512i code =
-        _mm512_sub_epi32(_mm512_cvtepu8_epi32(Codes(block, kHalf)), _mm512_set1_epi32(8));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(code), Scale(block));
-  }
-  // The 16 values that a block can take are rounded once and looked up.
-  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
-    const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    const __m512i high = Bf16High(_mm512_mul_ps(levels, Scale(block)));
-    // Word 2 q + 1 of `high` is the value of code q. The low half of the line shifts its index up
-    // by one, the high half down by three; vpermw reads five bits, of which the lowest must be 1.
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
-    const __m256i words = _mm256_cvtepu8_epi16(bytes);
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_slli_epi16(words, 1)),
-                                            _mm256_srli_epi16(words, 3), 1);
-    return _mm512_permutexvar_epi16(_mm512_or_si512(both, _mm512_set1_epi16(1)), high);
-  }
-};
-
-struct Q8Row {
-  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 34; }
-  template <int kHalf>
-  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2 + 16 * kHalf));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), Scale(block));
-  }
-  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
-    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
-  }
-};
-
-}  // namespace
 
 const BlockPanels kBlockPanelsAvx512 = {
     {PackForwardF32<Q4Row, false>, PackInputGradF32<Q4Row, false>},
@@ -63,9 +10,5 @@ const BlockPanels kBlockPanelsAvx512 = {
 const BlockPanels kBlockPanelsAvx512Round = {
     {PackForwardF32<Q4Row, true>, PackInputGradF32<Q4Row, true>},
     {PackForwardF32<Q8Row, true>, PackInputGradF32<Q8Row, true>}};
-const BlockPanels kBlockPanelsPairs = {{PackForwardBf16<Q4Row, 2>, PackInputGradBf16<Q4Row, 2>},
-                                       {PackForwardBf16<Q8Row, 2>, PackInputGradBf16<Q8Row, 2>}};
-const BlockPanels kBlockPanelsTiles = {{PackForwardBf16<Q4Row, 32>, PackInputGradBf16<Q4Row, 32>},
-                                       {PackForwardBf16<Q8Row, 32>, PackInputGradBf16<Q8Row, 32>}};
 
 }  // namespace lapidary

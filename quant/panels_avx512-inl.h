@@ -1,0 +1,65 @@
+// Rows of Q4_0 and Q8_0 blocks (formats.md 3.1) as the AVX-512 packers read them. Values are those
+// of the format table's dequantize, d * q in float32, rounded to bf16 once where the product wants
+// bf16. Included by files compiled for AVX-512 only, everything has internal linkage.
+#ifndef LAPIDARY_QUANT_PANELS_AVX512_INL_H_
+#define LAPIDARY_QUANT_PANELS_AVX512_INL_H_
+
+#include "autograd/kernels/gemm_panels_avx512-inl.h"
+#include "quant/panels.h"
+
+namespace lapidary {
+namespace {
+
+inline __m512 Scale(const uint8_t* block) {
+  return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(block[0] | block[1] << 8)));
+}
+
+struct Q4Row {
+  static constexpr int64_t kBytes = 18, kLineWeights = 64, kAhead = 512;
+  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 18; }
+  // The codes 0..15 of a block as 32 bytes in order.
+  static inline __m128i Codes(const uint8_t* block, int half) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
+    return half ? _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15))
+                : _mm_and_si128(bytes, _mm_set1_epi8(15));
+  }
+  template <int kHalf>
+  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
+    const uint8_t* block = Block(row, at);
+    const __m512i code =
+        _mm512_sub_epi32(_mm512_cvtepu8_epi32(Codes(block, kHalf)), _mm512_set1_epi32(8));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(code), Scale(block));
+  }
+  // The 16 values that a block can take are rounded once and looked up.
+  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t) {
+    const uint8_t* block = Block(row, at);
+    const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512 values = _mm512_mul_ps(levels, Scale(block));
+    // vpermw reads five bits of an index. The table is there twice, so that the fifth may be
+    // anything: the low half of the line uses its bytes as they are, the high half shifts them.
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(bytes));
+    const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+    const __m512i index = _mm512_srlv_epi16(words, shifts);
+    return _mm512_permutexvar_epi16(index, Bf16Line(values, values));
+  }
+};
+
+struct Q8Row {
+  static constexpr int64_t kBytes = 34, kLineWeights = 32, kAhead = 512;
+  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 34; }
+  template <int kHalf>
+  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
+    const uint8_t* block = Block(row, at);
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2 + 16 * kHalf));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), Scale(block));
+  }
+  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
+    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
+  }
+};
+
+}  // namespace
+}  // namespace lapidary
+
+#endif  // LAPIDARY_QUANT_PANELS_AVX512_INL_H_

@@ -1,0 +1,197 @@
+#include "train/export/targets.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "autograd/base/error.h"
+#include "train/export/gguf_metadata.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+
+const TensorShape kScalarShape = {1};
+
+// Scalars of old checkpoints are written as [1], as the catalog has them.
+const TensorShape& ShapeOf(const StoredTensor& tensor) {
+  return tensor.shape.empty() ? kScalarShape : tensor.shape;
+}
+
+// ---- safetensors
+// --------------------------------------------------------------------------------------------------------
+
+// What Transformers needs beside the weights. config.json is last: without it the folder cannot be
+// taken for a model.
+constexpr const char* kSideFiles[] = {"tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "tokenizer.model",
+                                      "special_tokens_map.json",
+                                      "added_tokens.json",
+                                      "chat_template.jinja",
+                                      "chat_template.json",
+                                      "generation_config.json",
+                                      "processor_config.json",
+                                      "preprocessor_config.json",
+                                      "video_preprocessor_config.json",
+                                      "config.json"};
+
+// The spelling that the class named in config.json loads: the text-only class has no
+// "language_model".
+std::string CheckpointName(const std::string& canonical, bool text_only) {
+  constexpr std::string_view kLanguage = "model.language_model.";
+  if (!text_only || canonical.rfind(kLanguage, 0) != 0) return canonical;
+  return "model." + canonical.substr(kLanguage.size());
+}
+
+OutputPlan PlanSafetensors(const PlanInput& input, const ExportTarget& target,
+                           const std::string& path) {
+  OutputPlan plan{target.name, path, true, {}, {}};
+  const bool text_only = nlohmann::json::parse(input.base.config.json).value("model_type", "") ==
+                         "gemma4_unified_text";
+  PlannedFile file{
+      (fs::path(path) / "model.safetensors").string(), &FindFileType("safetensors"), {}, {}};
+  const Format& bf16 = GetFormat("BF16");
+  for (const auto& [name, tensor] : input.base.tensors) {
+    file.manifest.tensors.push_back({CheckpointName(name, text_only), bf16.name, ShapeOf(tensor)});
+    file.tensors.push_back({name, {}, &bf16, GgufLayout::kSame});
+  }
+  plan.files.push_back(std::move(file));
+  for (const char* name : kSideFiles) {
+    const fs::path from = fs::path(input.folder) / name;
+    if (fs::exists(from)) plan.copies.push_back({from.string(), (fs::path(path) / name).string()});
+  }
+  return plan;
+}
+
+// ---- peft
+// ---------------------------------------------------------------------------------------------------------------
+
+OutputPlan PlanPeft(const PlanInput& input, const ExportTarget& target, const std::string& path) {
+  LAPIDARY_CHECK(input.adapter, "export: peft needs an adapter; got none; try --adapter DIR");
+  OutputPlan plan{target.name, path, true, {}, {}};
+  for (const char* name : {"adapter_model.safetensors", "adapter_config.json"}) {
+    plan.copies.push_back(
+        {(fs::path(input.adapter->folder) / name).string(), (fs::path(path) / name).string()});
+  }
+  return plan;
+}
+
+// ---- gguf
+// ---------------------------------------------------------------------------------------------------------------
+
+// The types of one target (formats.md 3.5), as llama.cpp's converter and quantizer choose them.
+struct GgufKind {
+  const char* target;
+  int64_t file_type;   // general.file_type of the text file
+  const char* matrix;  // matrices of the text file
+  const char*
+      head;  // the matrix of the head: output.weight, or token_embd.weight where the head is tied
+  int64_t mmproj_file_type;  // and of the mmproj
+  const char* projection;    // mm.*.input_projection.weight
+  const char* patch;         // v.patch_embd.weight, never quantized
+};
+constexpr GgufKind kGgufKinds[] = {
+    {"gguf:f32", 0, "F32", "F32", 0, "F32", "F32"},
+    {"gguf:f16", 1, "F16", "F16", 1, "F16", "F16"},
+    {"gguf:bf16", 32, "BF16", "BF16", 32, "BF16", "F32"},
+    {"gguf:q8_0", 7, "Q8_0", "Q8_0", 7, "Q8_0", "F32"},
+    {"gguf:q4_0", 2, "Q4_0", "Q6_K", 32, "BF16", "F32"},
+};
+
+// llama.cpp's fallbacks for rows that are not whole blocks.
+const Format& FormatForRows(const char* wanted, int64_t cols) {
+  const Format* format = &GetFormat(wanted);
+  if (cols % format->block_size != 0 && format->block_size == 256) format = &GetFormat("Q8_0");
+  if (cols % format->block_size != 0) format = &GetFormat("F16");
+  return *format;
+}
+
+const Format& GgufFormat(const GgufKind& kind, const GgufTensorPlace& place,
+                         const StoredTensor& tensor, bool untied) {
+  if (tensor.shape.size() != 2) return GetFormat("F32");
+  if (place.name == "v.patch_embd.weight") return FormatForRows(kind.patch, tensor.cols());
+  if (place.mmproj) return FormatForRows(kind.projection, tensor.cols());
+  const bool head = place.name == (untied ? "output.weight" : "token_embd.weight");
+  return FormatForRows(head ? kind.head : kind.matrix, tensor.cols());
+}
+
+void AddPlanned(PlannedFile& file, const std::string& name, const TensorShape& shape,
+                PlannedTensor tensor) {
+  file.manifest.tensors.push_back({name, tensor.format->name, shape});
+  file.tensors.push_back(std::move(tensor));
+}
+
+int64_t Parameters(const PlannedFile& file) {
+  int64_t count = 0;
+  for (const TensorSpec& tensor : file.manifest.tensors)
+    count += ElementCount(tensor.shape, tensor.name);
+  return count;
+}
+
+OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const std::string& path) {
+  LAPIDARY_CHECK(fs::path(path).extension() == ".gguf",
+                 "export: a GGUF file must be named *.gguf; got ", path);
+  const GgufKind* kind = nullptr;
+  for (const GgufKind& row : kGgufKinds) {
+    if (std::string_view(row.target) == target.name) kind = &row;
+  }
+  const ModelConfig& config = input.base.config;
+  const bool untied = input.base.tensors.count("lm_head.weight") > 0;
+  OutputPlan plan{target.name, path, false, {}, {}};
+  PlannedFile text{path, &FindFileType("gguf"), {}, {}};
+  PlannedFile mmproj{MmprojPath(path), &FindFileType("gguf"), {}, {}};
+  const std::vector<float> divisors = RopeFrequencyDivisors(config);
+  AddPlanned(text, "rope_freqs.weight", {static_cast<int64_t>(divisors.size())},
+             {"", divisors, &GetFormat("F32"), GgufLayout::kSame});
+  for (const auto& [name, tensor] : input.base.tensors) {
+    const std::optional<GgufTensorPlace> place = FindGgufPlace(name);
+    LAPIDARY_CHECK(place, "export: '", name, "' must have a place in GGUF; got none");
+    TensorShape shape = ShapeOf(tensor);
+    if (place->layout == GgufLayout::kSwapTables) std::swap(shape[0], shape[1]);
+    AddPlanned(place->mmproj ? mmproj : text, place->name, shape,
+               {name, {}, &GgufFormat(*kind, *place, tensor, untied), place->layout});
+  }
+  const GgufMetadata metadata = ReadGgufMetadata(input.folder, config);
+  text.manifest.keys = TextKeys(metadata, config, Parameters(text), kind->file_type);
+  plan.files.push_back(std::move(text));
+  if (config.has_vision || config.has_audio) {
+    mmproj.manifest.keys = MmprojKeys(metadata, config, Parameters(mmproj), kind->mmproj_file_type);
+    plan.files.push_back(std::move(mmproj));
+  }
+  return plan;
+}
+
+}  // namespace
+
+const std::vector<ExportTarget>& ExportTargets() {
+  static const std::vector<ExportTarget> targets = {
+      {"safetensors", "a folder for Transformers: merged weights in bf16, tokenizer, configuration",
+       PlanSafetensors},
+      {"peft", "a folder with the adapter alone", PlanPeft},
+      {"gguf:f32", "for llama.cpp: the text model, and mmproj-NAME.gguf beside it; float32",
+       PlanGguf},
+      {"gguf:f16", "the same in float16", PlanGguf},
+      {"gguf:bf16", "the same in bfloat16: lossless for a bf16 checkpoint", PlanGguf},
+      {"gguf:q8_0", "the same in 8 bits", PlanGguf},
+      {"gguf:q4_0", "the same in 4 bits, the embedding in 6 (Q6_K), mmproj in bf16", PlanGguf},
+  };
+  return targets;
+}
+
+const ExportTarget& FindExportTarget(std::string_view name) {
+  std::string names;
+  for (const ExportTarget& target : ExportTargets()) {
+    if (name == target.name) return target;
+    names += StrCat(" ", target.name);
+  }
+  throw Error(StrCat("export: the format must be known; got '", name, "'; try one of", names));
+}
+
+std::string MmprojPath(const std::string& text_path) {
+  const fs::path path(text_path);
+  return (path.parent_path() / ("mmproj-" + path.filename().string())).string();
+}
+
+}  // namespace lapidary
