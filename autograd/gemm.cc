@@ -63,7 +63,7 @@ struct Grid {
 
 // With few rows a panel is used once or twice: it should stay in L1, and the reads of the weight
 // should still be long.
-constexpr int64_t kFewRows = 16, kFewRowsStep = 32, kFewRowsCols = 256;
+constexpr int64_t kFewRows = 16, kFewRowsStep = 32, kFewRowsCols = 512;
 
 Grid MakeGrid(const GemmTable& table, const Product& p, int64_t block_size) {
   const int64_t threads = Threads();
@@ -76,7 +76,8 @@ Grid MakeGrid(const GemmTable& table, const Product& p, int64_t block_size) {
     if (p.side == GemmSide::kForward) {
       g.panels = g.tiles;
     } else {
-      g.panels = CeilDiv(g.tiles, kFewRowsCols / 32);
+      g.panels = std::max(CeilDiv(g.tiles, kFewRowsCols / 32), std::min(2 * threads, g.tiles / 2));
+      g.panels = std::max<int64_t>(g.panels, 1);
       if (block_size <= 32) g.step = kFewRowsStep;
     }
     return g;
@@ -102,12 +103,13 @@ void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p,
   const bool serial = p.rows * p.k * p.cols < kSerialWork;
 
   const auto pack_a = [&](Range range) {
-    for (int64_t item = range.begin; item < range.end; ++item) {
-      const int64_t chunk = item / g.blocks, block = item % g.blocks;
-      const int64_t k = chunk * table.chunk, row = block * table.block_rows;
-      table.pack_a(p.a + row * p.row_stride + k * p.k_stride, p.row_stride, p.k_stride,
-                   std::min(table.block_rows, p.rows - row), std::min(table.chunk, p.k - k),
-                   a + item * block_bytes);
+    for (int64_t block = range.begin; block < range.end; ++block) {
+      const int64_t row = block * table.block_rows, rows = std::min(table.block_rows, p.rows - row);
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        const int64_t k = chunk * table.chunk;
+        table.pack_a(p.a + row * p.row_stride + k * p.k_stride, p.row_stride, p.k_stride, rows,
+                     std::min(table.chunk, p.k - k), a + (chunk * g.blocks + block) * block_bytes);
+      }
     }
   };
   const auto multiply = [&](int64_t item, int) {
@@ -158,10 +160,10 @@ void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p,
   };
 
   if (serial) {
-    pack_a({0, chunks * g.blocks});
+    pack_a({0, g.blocks});
     for (int64_t i = 0; i < g.panels * g.groups; ++i) multiply(i, 0);
   } else {
-    ParallelFor(chunks * g.blocks, pack_a, 4);
+    ParallelFor(g.blocks, pack_a);
     ParallelForDynamic(g.panels * g.groups, multiply);
   }
 }

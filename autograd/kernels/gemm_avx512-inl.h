@@ -30,18 +30,30 @@ inline __m512 RoundBf16(__m512 value) {
       _mm512_and_si512(Bf16High(value), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
-// Lane i: the pair (low[i], high[i]) as bf16.
+// Lane i: the pair (low[i], high[i]) as bf16. With the bf16 instructions denormals become zeros,
+// which is how the products that these operands go into read them anyway.
 inline __m512i Bf16Pairs(__m512 low, __m512 high) {
+#if defined(__AVX512BF16__)
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, both);
+#else
   const __m512i l = _mm512_srli_epi32(Bf16High(low), 16);
   return _mm512_mask_blend_epi16(0xaaaaaaaau, l, Bf16High(high));
+#endif
 }
 
 // 32 consecutive floats as 32 bf16 in order.
 inline __m512i Bf16Line(__m512 first, __m512 second) {
-  const __m512i even =
+#if defined(__AVX512BF16__)
+  return (__m512i)_mm512_cvtne2ps_pbh(second, first);
+#else
+  const __m512i odd =
       _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
                        25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-  return _mm512_permutex2var_epi16(Bf16High(first), even, Bf16High(second));
+  return _mm512_permutex2var_epi16(Bf16High(first), odd, Bf16High(second));
+#endif
 }
 
 inline void Transpose16x16(__m512i r[16]) {

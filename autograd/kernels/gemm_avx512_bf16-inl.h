@@ -1,6 +1,5 @@
 // Packing of float32 into bf16 operands for the vdpbf16ps and the tile kernels; included by files
-// compiled for AVX-512 only, everything has internal linkage. Needs AVX-512 F, BW, VL; no bf16
-// instruction.
+// compiled for AVX-512 only, everything has internal linkage.
 #ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_AVX512_BF16_INL_H_
 #define LAPIDARY_AUTOGRAD_KERNELS_GEMM_AVX512_BF16_INL_H_
 

@@ -1,5 +1,6 @@
 // Panels straight from stored rows, for the AVX2 table. A row type R reads 32 consecutive weights:
 //   static void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]);
+//   kBytes: what 32 weights take.
 // `at` is a multiple of 32; only the first `count` (> 0) of the 32
 // exist, the others must come out as zeros. Included by files compiled for AVX2 only, everything
 // has internal linkage.
@@ -48,6 +49,12 @@ void PackInputGradF32(const PanelRequest& q) noexcept {
   float* const panel = static_cast<float*>(q.panel);
   for (int64_t i = 0; i < q.ks; ++i) {
     const uint8_t* const row = RowAt(q, q.k + i);
+    // The same columns some rows later: rows lie far apart, and the CPU's own prefetch restarts
+    // with each.
+    const uint8_t* ahead = row + 12 * q.w->row_bytes + q.out / 32 * R::kBytes;
+    for (int64_t b = 0; b < (q.outs + 31) / 32 * R::kBytes; b += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + b), _MM_HINT_T0);
+    }
     for (int64_t out = 0; out < q.outs; out += 32) {
       const int64_t left = q.outs - out < 32 ? q.outs - out : 32;
       __m256 line[4];

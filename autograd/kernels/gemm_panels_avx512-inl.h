@@ -1,8 +1,11 @@
 // Panels straight from stored rows, for the AVX-512 and tile tables (gaps between tiles:
 // PanelOffset). A row type R reads 32 consecutive weights:
-//   template <int kHalf> static __m512 Floats(const uint8_t* row, int64_t at, int64_t count);  //
-//   one half, as float32 static __m512i Line(const uint8_t* row, int64_t at, int64_t count); //
-//   rounded to bf16
+//   // One half of them as float32.
+//   template <int kHalf> static __m512 Floats(const uint8_t* row, int64_t at, int64_t count);
+//   // All, rounded to bf16.
+//   static __m512i Line(const uint8_t* row, int64_t at, int64_t count);
+//   kBytes: what 32 weights take; kLineWeights: 32 or a multiple, after how many weights another
+//   cache line is due; kAhead: how many weights ahead to ask for it.
 // `at` is a multiple of 32; only the first `count` (> 0) of the 32 exist, the others must come out
 // as zeros. Formats in blocks of 32 always have all of them. Included by files compiled for AVX-512
 // only, everything has internal linkage.
@@ -19,6 +22,37 @@ inline const uint8_t* RowAt(const PanelRequest& q, int64_t row) {
   return static_cast<const uint8_t*>(q.w->data) + row * q.w->row_bytes;
 }
 
+inline void Prefetch(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
+}
+
+// Asks for what a forward packer reads soon: rows lie far apart, and the CPU's own prefetch
+// restarts with each. After the last columns of a chunk come the next rows, or, after the last
+// rows, the next chunk.
+template <class R>
+inline void PrefetchForward(const PanelRequest& q, int64_t out, int64_t i) {
+  if (i % R::kLineWeights != 0) return;
+  int64_t next = i + R::kAhead, row = q.out + out;
+  if (next >= q.ks && out + 16 < q.outs) {
+    next -= q.ks;
+    row += 16;
+  } else if (next >= q.ks) {
+    row = q.out;
+  }
+  const uint8_t* at = RowAt(q, row) + (q.k + next) / 32 * R::kBytes;
+#pragma GCC unroll 16
+  for (int c = 0; c < 16; ++c) Prefetch(at + c * q.w->row_bytes);
+}
+
+// The same for a packer that walks along rows: the same columns some rows later.
+template <class R>
+inline void PrefetchInputGrad(const PanelRequest& q, const uint8_t* row) {
+  constexpr int64_t kRowsAhead = 12;
+  const uint8_t* at = row + kRowsAhead * q.w->row_bytes + q.out / 32 * R::kBytes;
+  const int64_t bytes = (q.outs + 31) / 32 * R::kBytes;
+  for (int64_t b = 0; b < bytes; b += 64) Prefetch(at + b);
+}
+
 // Layout kBf16x32, outputs are rows. 16 rows x 32 k at a time: 16 lines of bf16, transposed as
 // pairs.
 template <class R, int64_t kUnit>
@@ -33,6 +67,7 @@ void PackForwardBf16(const PanelRequest& q) noexcept {
     for (int64_t i = 0; i < kp; i += 32) {
       __m512i v[16];
       const int64_t left = q.ks - i < 32 ? q.ks - i : 32;
+      PrefetchForward<R>(q, out, i);
       if (count == 16) {
 #pragma GCC unroll 16
         for (int c = 0; c < 16; ++c) v[c] = R::Line(row + c * q.w->row_bytes, q.k + i, left);
@@ -64,6 +99,8 @@ void PackInputGradBf16(const PanelRequest& q) noexcept {
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t i = 0; i < kp; i += 2) {
     const uint8_t* const row = RowAt(q, q.k + i);
+    PrefetchInputGrad<R>(q, row);
+    PrefetchInputGrad<R>(q, row + q.w->row_bytes);
     for (int64_t out = 0; out < q.outs; out += 32) {
       const int64_t left = q.outs - out < 32 ? q.outs - out : 32;
       const int64_t width = left <= 16 ? 16 : 32;
@@ -121,6 +158,7 @@ void PackForwardF32(const PanelRequest& q) noexcept {
     const uint8_t* const row = RowAt(q, q.out + out);
     for (int64_t i = 0; i < q.ks; i += 32) {
       const int64_t left = q.ks - i < 32 ? q.ks - i : 32;
+      PrefetchForward<R>(q, out, i);
       PackSquareF32<R, kRound, 0>(row, q.w->row_bytes, q.k + i, left, count, to + i * width, width);
       if (left > 16)
         PackSquareF32<R, kRound, 1>(row, q.w->row_bytes, q.k + i, left, count, to + i * width,
@@ -135,6 +173,7 @@ void PackInputGradF32(const PanelRequest& q) noexcept {
   float* const panel = static_cast<float*>(q.panel);
   for (int64_t i = 0; i < q.ks; ++i) {
     const uint8_t* const row = RowAt(q, q.k + i);
+    PrefetchInputGrad<R>(q, row);
     for (int64_t out = 0; out < q.outs; out += 32) {
       const int64_t left = q.outs - out < 32 ? q.outs - out : 32;
       const int64_t width = left <= 16 ? 16 : 32;

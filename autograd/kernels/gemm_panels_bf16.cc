@@ -6,6 +6,7 @@ namespace lapidary {
 namespace {
 
 struct Bf16Row {
+  static constexpr int64_t kBytes = 64, kLineWeights = 32, kAhead = 256;
   static inline __mmask32 Lanes(int64_t count) {
     return count >= 32 ? 0xffffffffu : (1u << count) - 1u;
   }

@@ -6,6 +6,7 @@ namespace lapidary {
 namespace {
 
 struct Bf16Row {
+  static constexpr int64_t kBytes = 64;
   static inline void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]) {
     alignas(32) uint16_t edge[32];
     const uint8_t* from = row + at * 2;
