@@ -285,17 +285,20 @@ ModelConfig MakeModelConfig(const std::string& shape, int64_t layers) {
                          {"rope_theta", 1000000.0},
                          {"rope_type", "proportional"}}},
                        {"sliding_attention", {{"rope_theta", 10000.0}, {"rope_type", "default"}}}}},
-                     {"sliding_window", tiny ? 256 : 1024},
+                     {"sliding_window", tiny ? 128 : 1024},
                      {"tie_word_embeddings", true},
                      {"use_bidirectional_attention", "vision"},
                      {"use_cache", true},
                      {"use_double_wide_mlp", false},
                      {"vocab_size", tiny ? 2048 : 262144}};
-  const Json vision = {
-      {"initializer_range", 0.02},           {"mm_embed_dim", hidden},
-      {"mm_posemb_size", tiny ? 128 : 1120}, {"model_type", "gemma4_unified_vision"},
-      {"output_proj_dims", hidden},          {"patch_size", tiny ? 4 : 16},
-      {"pooling_kernel_size", tiny ? 2 : 3}, {"rms_norm_eps", 1e-6}};
+  const Json vision = {{"initializer_range", 0.02},
+                       {"mm_embed_dim", hidden},
+                       {"mm_posemb_size", tiny ? 128 : 1120},
+                       {"model_type", "gemma4_unified_vision"},
+                       {"output_proj_dims", hidden},
+                       {"patch_size", tiny ? 4 : 16},
+                       {"pooling_kernel_size", 3},
+                       {"rms_norm_eps", 1e-6}};
   const Json audio = {{"audio_embed_dim", 640},
                       {"initializer_range", 0.02},
                       {"model_type", "gemma4_unified_audio"},

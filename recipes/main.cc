@@ -11,15 +11,9 @@ int main(int argc, char** argv) {
   CLI::App cli("Lapidary: fine-tune Gemma 4 on a CPU and ship the result", "lapidary");
   cli.require_subcommand(1);
   cli.set_version_flag("--version", LAPIDARY_VERSION);
-  lapidary::AddTrain(cli);
-  lapidary::AddEval(cli);
-  lapidary::AddExport(cli);
   lapidary::AddGenerate(cli);
   lapidary::AddInspect(cli);
   lapidary::AddMakeModel(cli);
-  lapidary::AddMakeData(cli);
-  lapidary::AddData(cli);
-  lapidary::AddTokenize(cli);
   try {
     cli.parse(argc, argv);
     return 0;
@@ -28,7 +22,9 @@ int main(int argc, char** argv) {
   } catch (const lapidary::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "error: memory: must suffice; got none; try a shorter max_length or gradient_checkpointing\n");
+    std::fprintf(stderr,
+                 "error: memory: must suffice; got none; try a shorter max_length or "
+                 "gradient_checkpointing\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
   }

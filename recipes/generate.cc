@@ -1,0 +1,219 @@
+// `lapidary generate`: answers to a prompt or a conversation, with pictures, sounds and clips, as
+// they are produced.
+#include "model/generate.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "autograd/base/error.h"
+#include "autograd/base/file.h"
+#include "data/dataset.h"
+#include "data/readers.h"
+#include "data/sample.h"
+#include "recipes/commands.h"
+#include "train/bundle.h"
+#include "train/micro_batch.h"
+
+namespace lapidary {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct GenerateArgs {
+  std::string model, adapter, prompt, messages, system, compute = "bfloat16",
+                                                        image_mask = "sliding_only";
+  std::vector<std::string> images, audios, videos;
+  int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
+  std::optional<double> temperature, top_p;
+  std::optional<int64_t> top_k;
+  uint64_t seed = 0;
+  bool greedy = false, think = false, raw = false, json = false, special = false;
+};
+
+// The conversation that the arguments spell, in the shape of a data set's line. Google's advice:
+// pictures before the text, sound after it.
+Json Conversation(const GenerateArgs& args) {
+  if (!args.messages.empty()) {
+    const std::string text =
+        args.messages == "-" ? ReadFile("/dev/stdin") : ReadFile(args.messages, 1 << 28);
+    Json json = Json::parse(text, nullptr, false);
+    LAPIDARY_CHECK(!json.is_discarded(), args.messages, ": must be JSON; got something else");
+    if (json.is_array()) json = Json{{"messages", std::move(json)}};
+    return json;
+  }
+  Json parts = Json::array();
+  for (const std::string& path : args.images) parts.push_back({{"type", "image"}, {"image", path}});
+  for (const std::string& path : args.videos) parts.push_back({{"type", "video"}, {"video", path}});
+  parts.push_back({{"type", "text"}, {"text", args.prompt}});
+  for (const std::string& path : args.audios) parts.push_back({{"type", "audio"}, {"audio", path}});
+  Json messages = Json::array();
+  if (!args.system.empty()) messages.push_back({{"role", "system"}, {"content", args.system}});
+  messages.push_back({{"role", "user"}, {"content", std::move(parts)}});
+  return {{"messages", std::move(messages)}};
+}
+
+// Raw text: media stand where their marks do.
+Json RawText(const GenerateArgs& args) {
+  Json json = {{"text", args.prompt}};
+  if (!args.images.empty()) json["images"] = args.images;
+  if (!args.audios.empty()) json["audios"] = args.audios;
+  if (!args.videos.empty()) json["videos"] = args.videos;
+  return json;
+}
+
+Record ReadRecord(const GenerateArgs& args) {
+  const Json row = args.raw ? RawText(args) : Conversation(args);
+  const RecordPlace place{args.messages.empty() ? "prompt" : args.messages, "."};
+  for (const RecordFormat& format : RecordFormats()) {
+    if (format.fits(row)) return format.read(row, place);
+  }
+  throw Error(StrCat(place.where,
+                     ": must be a list of messages or an object with one; got something else"));
+}
+
+GenerateOptions Options(const GenerateArgs& args, const GenerationDefaults& defaults) {
+  GenerateOptions o;
+  o.max_new_tokens = args.max_new_tokens;
+  o.do_sample = defaults.do_sample && !args.greedy;
+  o.temperature = args.temperature.value_or(defaults.temperature);
+  o.top_k = args.top_k.value_or(defaults.top_k);
+  o.top_p = args.top_p.value_or(defaults.top_p);
+  if (o.temperature == 0) o.do_sample = false;
+  o.seed = args.seed;
+  o.stop_ids = defaults.stop_ids;
+  o.suppress_ids = defaults.suppress_ids;
+  o.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
+  o.image_mask = args.image_mask == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
+  return o;
+}
+
+// Prints text as soon as it is certain: the tail that may still change (part of a character) waits.
+class Stream {
+ public:
+  Stream(const Tokenizer& tokenizer, bool skip_special, bool print)
+      : tokenizer_(tokenizer), skip_special_(skip_special), print_(print) {}
+  void Add(int32_t id) {
+    ids_.push_back(id);
+    const std::string text = tokenizer_.Decode(ids_, skip_special_);
+    size_t certain = text.size();
+    while (certain > 2 && text.compare(certain - 3, 3, "\xef\xbf\xbd") == 0) certain -= 3;
+    Show(text, certain);
+  }
+  std::string Finish() {
+    const std::string text = tokenizer_.Decode(ids_, skip_special_);
+    Show(text, text.size());
+    return text;
+  }
+
+ private:
+  void Show(const std::string& text, size_t end) {
+    if (!print_ || end <= shown_) return;
+    std::fwrite(text.data() + shown_, 1, end - shown_, stdout);
+    std::fflush(stdout);
+    shown_ = end;
+  }
+  const Tokenizer& tokenizer_;
+  const bool skip_special_, print_;
+  std::vector<int32_t> ids_;
+  size_t shown_ = 0;
+};
+
+void RunGenerate(const GenerateArgs& args) {
+  LAPIDARY_CHECK(args.messages.empty() != args.prompt.empty(),
+                 "generate: one of --prompt and --messages must be given; got ",
+                 args.prompt.empty() ? "none" : "both");
+  Bundle bundle = OpenBundle(args.model, args.adapter);
+  for (const std::string& warning : bundle.warnings)
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  const Tokenizer& tokenizer = bundle.RequireTokenizer();
+  SampleOptions sample;
+  sample.chat.add_generation_prompt = true;
+  sample.chat.enable_thinking = args.think;
+  sample.chat.empty_thought = EmptyThought::kOmit;
+  sample.media = bundle.media;
+  sample.image_budget = args.image_tokens;
+  sample.num_frames = args.num_frames;
+  sample.add_eos = false;
+  sample.require_targets = false;
+  const BuiltSample built = SampleBuilder(tokenizer, sample).Build(ReadRecord(args));
+  LAPIDARY_CHECK(built.sample, "generate: ", built.note);
+  const MicroBatch batch = MakeMicroBatch(MakeBatch(*built.sample));
+  Stream stream(tokenizer, !args.special, !args.json);
+  const std::vector<int32_t>& stops = bundle.generation.stop_ids;
+  const GenerateResult result =
+      Generate(bundle.model, batch.input, Options(args, bundle.generation), [&](int32_t id) {
+        const bool stop = std::find(stops.begin(), stops.end(), id) != stops.end();
+        if (!stop || args.special) stream.Add(id);
+        return true;
+      });
+  const std::string text = stream.Finish();
+  if (!args.json) {
+    std::printf("\n");
+    return;
+  }
+  const double decoded = static_cast<double>(result.ids.size()) - 1;
+  std::printf(
+      "%s\n",
+      Json({{"text", text},
+            {"ids", result.ids},
+            {"stopped", result.stopped},
+            {"prompt_tokens", batch.input.size()},
+            {"prefill_seconds", result.prefill_seconds},
+            {"decode_seconds", result.decode_seconds},
+            {"decode_tokens_per_s", decoded > 0 ? Json(decoded / result.decode_seconds) : Json()}})
+          .dump(-1, ' ', false, Json::error_handler_t::replace)
+          .c_str());
+}
+
+}  // namespace
+
+void AddGenerate(CLI::App& cli) {
+  CLI::App* app =
+      cli.add_subcommand("generate", "answer a prompt, with pictures, sounds and clips");
+  auto a = std::make_shared<GenerateArgs>();
+  app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)")
+      ->required();
+  app->add_option("--adapter", a->adapter, "PEFT folder to apply");
+  app->add_option("--prompt", a->prompt, "what the user says");
+  app->add_option("--system", a->system, "system text in front of --prompt");
+  app->add_option("--messages", a->messages,
+                  "JSON file (- for standard input) with a list of messages, or an object with "
+                  "messages and tools");
+  app->add_option("--image", a->images, "picture for --prompt; repeatable");
+  app->add_option("--audio", a->audios, "sound for --prompt; repeatable");
+  app->add_option("--video", a->videos, "clip for --prompt; repeatable");
+  app->add_option("--max-new-tokens", a->max_new_tokens, "at most this many")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app->add_flag("--greedy", a->greedy, "always the most probable token");
+  app->add_option("--temperature", a->temperature,
+                  "default: the checkpoint's generation_config.json, else 1.0; 0 is --greedy")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--top-k", a->top_k, "sample from the k most probable; default 64, 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--top-p", a->top_p,
+                  "sample from the smallest set with this probability; default 0.95")
+      ->check(CLI::Range(1e-9, 1.0));
+  app->add_option("--seed", a->seed, "of the sampling")->capture_default_str();
+  app->add_flag("--think", a->think, "let the model think first");
+  app->add_flag(
+      "--raw", a->raw,
+      "--prompt is raw text: no chat template; media stand at <|image|>, <|audio|>, <|video|>");
+  app->add_flag("--special", a->special, "print special tokens too");
+  app->add_option("--image-tokens", a->image_tokens,
+                  "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
+  app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
+  app->add_option("--image-mask", a->image_mask,
+                  "sliding_only, or hf_forward as a bare forward call of Transformers")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"sliding_only", "hf_forward"}));
+  app->add_option("--compute", a->compute, "float32 or bfloat16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app->add_flag("--json", a->json, "print one JSON object at the end");
+  app->callback([a] { RunGenerate(*a); });
+}
+
+}  // namespace lapidary
