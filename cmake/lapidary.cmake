@@ -25,6 +25,9 @@ function(lapidary_library folder)
   target_precompile_headers(lapidary_${folder} REUSE_FROM lapidary_pch)
 endfunction()
 
+# All tests with the label fuzz: what the sanitizer build needs.
+add_custom_target(lapidary_fuzz_tests)
+
 # lapidary_test(<name> SOURCES ... [DEPENDS ...] [LABELS ...]): a GoogleTest program, one ctest entry.
 function(lapidary_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
@@ -34,4 +37,7 @@ function(lapidary_test name)
   target_precompile_headers(${name} REUSE_FROM lapidary_pch)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900)
+  if("fuzz" IN_LIST ARG_LABELS)
+    add_dependencies(lapidary_fuzz_tests ${name})
+  endif()
 endfunction()
