@@ -22,8 +22,8 @@ struct DatasetOptions {
 class Dataset {
  public:
   // Maps the files and indexes their lines (blank ones are left out). With "auto" the format is the
-  // first one that fits the first records that are JSON objects. Throws Error if a file cannot be
-  // read, there is no record, or no format fits.
+  // one that fits most of the first 16 records. Throws Error if a file cannot be read, there is no
+  // record, or no format fits.
   static std::shared_ptr<const Dataset> Open(const std::vector<std::string>& paths,
                                              const DatasetOptions& options = {});
 
