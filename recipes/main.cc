@@ -14,6 +14,9 @@ int main(int argc, char** argv) {
   lapidary::AddGenerate(cli);
   lapidary::AddInspect(cli);
   lapidary::AddMakeModel(cli);
+  lapidary::AddMakeData(cli);
+  lapidary::AddData(cli);
+  lapidary::AddTokenize(cli);
   try {
     cli.parse(argc, argv);
     return 0;
