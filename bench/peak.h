@@ -1,0 +1,104 @@
+// Peaks of this machine, measured with all threads: what a bench's percentages refer to.
+#ifndef LAPIDARY_BENCH_PEAK_H_
+#define LAPIDARY_BENCH_PEAK_H_
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+
+#include "autograd/base/parallel.h"
+#include "autograd/kernels/isa.h"
+#include "autograd/tensor.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lapidary::bench {
+
+inline double SecondsOf(const std::function<void()>& run) {
+  double best = 1e30;
+  for (int i = 0; i < 5; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+// a = b + c s over arrays of 128 MB each; counts three moves an element.
+inline double TriadBytesPerSecond() {
+  const int64_t size = int64_t{1} << 25;
+  const Tensor a = Tensor::Zeros({size}), b = Tensor::Zeros({size}), c = Tensor::Zeros({size});
+  const double seconds = SecondsOf([&] {
+    ParallelFor(size, [&](Range r) {
+      float *x = a.data(), *y = b.data(), *z = c.data();
+      for (int64_t i = r.begin; i < r.end; ++i) x[i] = y[i] + 0.5f * z[i];
+    });
+  });
+  return 12.0 * static_cast<double>(size) / seconds;
+}
+
+#if defined(__x86_64__)
+// Twelve independent chains hide the latency of a fused multiply-add.
+__attribute__((target("avx512f"))) inline float FmaLoop512(int64_t steps) {
+  __m512 acc[12];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(0.001f);
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) acc[i] = _mm512_fmadd_ps(acc[i], x, y);
+  }
+#pragma GCC unroll 12
+  for (int i = 1; i < 12; ++i) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+  return _mm512_cvtss_f32(acc[0]);
+}
+__attribute__((target("avx2,fma"))) inline float FmaLoop256(int64_t steps) {
+  __m256 acc[12];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) acc[i] = _mm256_set1_ps(static_cast<float>(i));
+  const __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(0.001f);
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) acc[i] = _mm256_fmadd_ps(acc[i], x, y);
+  }
+#pragma GCC unroll 12
+  for (int i = 1; i < 12; ++i) acc[0] = _mm256_add_ps(acc[0], acc[i]);
+  return _mm256_cvtss_f32(acc[0]);
+}
+#endif
+
+// Float32 fused multiply-adds of the instruction set in use, two flops each.
+inline double FmaFlopsPerSecond() {
+  const int64_t steps = 4000000;
+  const Isa isa = ActiveIsa();
+  double flops_a_step = 2.0;
+  if (isa != Isa::kScalar) flops_a_step = isa == Isa::kAvx2 ? 2.0 * 12 * 8 : 2.0 * 12 * 16;
+  volatile float sink = 0;
+  const double seconds = SecondsOf([&] {
+    ParallelForDynamic(Threads(), [&](int64_t, int) {
+#if defined(__x86_64__)
+      if (isa == Isa::kAvx2) {
+        sink = FmaLoop256(steps);
+        return;
+      }
+      if (isa != Isa::kScalar) {
+        sink = FmaLoop512(steps);
+        return;
+      }
+#endif
+      float acc = 1;
+      for (int64_t s = 0; s < steps; ++s) acc = acc * 0.999f + 0.001f;
+      sink = acc;
+    });
+  });
+  (void)sink;
+  return flops_a_step * static_cast<double>(steps) * Threads() / seconds;
+}
+
+}  // namespace lapidary::bench
+
+#endif  // LAPIDARY_BENCH_PEAK_H_
