@@ -1,5 +1,9 @@
 #include "autograd/gemm.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -21,23 +25,31 @@ constexpr int64_t kPanelCols = 512;
 // Below this many multiplications waking other threads costs more than it gives.
 constexpr int64_t kSerialWork = 1 << 17;
 
-// Grows, never shrinks, aligned to cache lines and pages' worth of vectors.
+// Grows, never shrinks. Large buffers ask for huge pages: a block of packed activations is then in
+// one or two of them.
 class Scratch {
  public:
   void* Get(int64_t bytes) {
     if (bytes > size_) {
-      data_.reset(static_cast<char*>(::operator new (bytes, std::align_val_t{kAlign})));
+      const size_t align = bytes >= kHuge ? kHuge : 4096;
+      data_.reset();
+      data_ = {static_cast<char*>(::operator new (bytes, std::align_val_t{align})), Free{align}};
       size_ = bytes;
+#if defined(__linux__)
+      if (bytes >= kHuge)
+        madvise(data_.get(), bytes, MADV_HUGEPAGE);  // a wish: failure is harmless
+#endif
     }
     return data_.get();
   }
 
  private:
-  static constexpr size_t kAlign = 4096;
+  static constexpr int64_t kHuge = int64_t{2} << 20;
   struct Free {
-    void operator()(char* p) const { ::operator delete (p, std::align_val_t{kAlign}); }
+    size_t align;
+    void operator()(char* p) const { ::operator delete (p, std::align_val_t{align}); }
   };
-  std::unique_ptr<char, Free> data_;
+  std::unique_ptr<char, Free> data_{nullptr, Free{4096}};
   int64_t size_ = 0;
 };
 
@@ -248,13 +260,15 @@ void GemmInputGrad(const float* dy, int64_t n, const WeightView& w, float* dx, b
   Run(p, compute);
 }
 
-void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64_t i, float* dw,
-                    bool add, Compute compute) {
-  // x plays the weight of an input gradient, whose inner dimension is its rows: the tokens.
-  const WeightView view = F32View(x, n, i);
-  CheckWeight("GemmWeightGrad", view, o);
+namespace {
+
+// dw as A^T B with A [n, o] and B [n, i]: B plays the weight of an input gradient, whose inner
+// dimension is its rows, the tokens.
+void TokenSum(const float* a, const float* b, int64_t n, int64_t o, int64_t i, float* dw, bool add,
+              Compute compute) {
+  const WeightView view = F32View(b, n, i);
   Product p;
-  p.a = dy;
+  p.a = a;
   p.row_stride = 1;
   p.k_stride = o;
   p.rows = o;
@@ -265,6 +279,31 @@ void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64
   p.c = dw;
   p.add = add;
   Run(p, compute);
+}
+
+}  // namespace
+
+void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64_t i, float* dw,
+                    bool add, Compute compute) {
+  CheckWeight("GemmWeightGrad", F32View(x, n, i), o);
+  // The narrow side (the rank of LoRA) is the cheap one to transpose, so it should be A: then dw is
+  // computed transposed. Products commute and the tokens keep their order, so the bits are the
+  // same.
+  constexpr int64_t kNarrow = 64;
+  if (i > kNarrow || o <= i) {
+    TokenSum(dy, x, n, o, i, dw, add, compute);
+    return;
+  }
+  thread_local std::vector<float> transposed;
+  transposed.resize(o * i);
+  const auto transpose = [](const float* from, int64_t rows, int64_t cols, float* to) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) to[c * rows + r] = from[r * cols + c];
+    }
+  };
+  if (add) transpose(dw, o, i, transposed.data());
+  TokenSum(x, dy, n, i, o, transposed.data(), add, compute);
+  transpose(transposed.data(), i, o, dw);
 }
 
 }  // namespace lapidary

@@ -27,6 +27,10 @@ void PackForwardF32(const PanelRequest& q) noexcept {
     const uint8_t* const row = RowAt(q, q.out + out);
     for (int64_t i = 0; i < q.ks; i += 32) {
       const int64_t left = q.ks - i < 32 ? q.ks - i : 32;
+      for (int c = 0; c < 8; ++c) {
+        const uint8_t* ahead = row + c * q.w->row_bytes + (q.k + i) / 32 * R::kBytes + 512;
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+      }
       __m256 v[4][8];
       for (int c = 0; c < 8; ++c) {
         __m256 line[4];

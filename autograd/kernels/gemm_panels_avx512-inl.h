@@ -22,7 +22,9 @@ inline const uint8_t* RowAt(const PanelRequest& q, int64_t row) {
   return static_cast<const uint8_t*>(q.w->data) + row * q.w->row_bytes;
 }
 
-inline void Prefetch(const uint8_t* at) {
+// Always inlined, as the functions below: GCC takes a function that only prefetches for one without
+// effect and drops its calls.
+__attribute__((always_inline)) inline void Prefetch(const uint8_t* at) {
   _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
 }
 
@@ -30,7 +32,8 @@ inline void Prefetch(const uint8_t* at) {
 // restarts with each. After the last columns of a chunk come the next rows, or, after the last
 // rows, the next chunk.
 template <class R>
-inline void PrefetchForward(const PanelRequest& q, int64_t out, int64_t i) {
+__attribute__((always_inline)) inline void PrefetchForward(const PanelRequest& q, int64_t out,
+                                                           int64_t i) {
   if (i % R::kLineWeights != 0) return;
   int64_t next = i + R::kAhead, row = q.out + out;
   if (next >= q.ks && out + 16 < q.outs) {
@@ -46,7 +49,8 @@ inline void PrefetchForward(const PanelRequest& q, int64_t out, int64_t i) {
 
 // The same for a packer that walks along rows: the same columns some rows later.
 template <class R>
-inline void PrefetchInputGrad(const PanelRequest& q, const uint8_t* row) {
+__attribute__((always_inline)) inline void PrefetchInputGrad(const PanelRequest& q,
+                                                             const uint8_t* row) {
   constexpr int64_t kRowsAhead = 12;
   const uint8_t* at = row + kRowsAhead * q.w->row_bytes + q.out / 32 * R::kBytes;
   const int64_t bytes = (q.outs + 31) / 32 * R::kBytes;

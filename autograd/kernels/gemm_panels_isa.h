@@ -1,4 +1,4 @@
-// The built-in panel functions of bfloat16 weights, each defined in the file compiled for its
+// The built-in panel functions of dense weights, each defined in the file compiled for its
 // instruction set.
 #ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_ISA_H_
 #define LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_ISA_H_
@@ -12,11 +12,14 @@ struct PanelPair {
   PanelFunction input_grad = nullptr;
 };
 
-extern const PanelPair
-    kBf16PanelsAvx2;  // layout kF32x16, both compute types: bf16 values need no rounding
-extern const PanelPair kBf16PanelsAvx512;  // layout kF32x32, both compute types
-extern const PanelPair kBf16PanelsPairs;   // layout kBf16x32, k unit 2
-extern const PanelPair kBf16PanelsTiles;   // layout kBf16x32, k unit 32
+struct DensePanels {
+  PanelPair bf16, f32;
+};
+// "Round": float32 weights are rounded to bf16 for a bfloat16 product.
+extern const DensePanels kDensePanelsAvx2, kDensePanelsAvx2Round;      // layout kF32x16
+extern const DensePanels kDensePanelsAvx512, kDensePanelsAvx512Round;  // layout kF32x32
+extern const DensePanels kDensePanelsPairs;                            // layout kBf16x32, k unit 2
+extern const DensePanels kDensePanelsTiles;                            // layout kBf16x32, k unit 32
 
 }  // namespace lapidary
 

@@ -17,21 +17,24 @@ struct PanelRow {
   PanelFunction function;
 };
 
-// bfloat16 weights. float32 weights need no function: the table packs them in place.
+// Dense weights; float16 goes through rows.
 std::vector<PanelRow> BuiltInRows() {
   std::vector<PanelRow> rows;
 #if defined(__x86_64__)
-  const auto add = [&](Isa isa, Compute compute, const PanelPair& pair) {
-    rows.push_back({kFormatBF16, isa, compute, GemmSide::kForward, pair.forward});
-    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, pair.input_grad});
+  const auto add = [&](Isa isa, Compute compute, const DensePanels& panels) {
+    rows.push_back({kFormatBF16, isa, compute, GemmSide::kForward, panels.bf16.forward});
+    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, panels.bf16.input_grad});
+    rows.push_back({kFormatF32, isa, compute, GemmSide::kForward, panels.f32.forward});
+    rows.push_back({kFormatF32, isa, compute, GemmSide::kInputGrad, panels.f32.input_grad});
   };
-  add(Isa::kAvx2, Compute::kFloat32, kBf16PanelsAvx2);
-  add(Isa::kAvx2, Compute::kBfloat16, kBf16PanelsAvx2);
-  for (Isa isa : {Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx})
-    add(isa, Compute::kFloat32, kBf16PanelsAvx512);
-  add(Isa::kAvx512, Compute::kBfloat16, kBf16PanelsAvx512);
-  add(Isa::kAvx512Bf16, Compute::kBfloat16, kBf16PanelsPairs);
-  add(Isa::kAmx, Compute::kBfloat16, kBf16PanelsTiles);
+  add(Isa::kAvx2, Compute::kFloat32, kDensePanelsAvx2);
+  add(Isa::kAvx2, Compute::kBfloat16, kDensePanelsAvx2Round);
+  for (Isa isa : {Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
+    add(isa, Compute::kFloat32, kDensePanelsAvx512);
+  }
+  add(Isa::kAvx512, Compute::kBfloat16, kDensePanelsAvx512Round);
+  add(Isa::kAvx512Bf16, Compute::kBfloat16, kDensePanelsPairs);
+  add(Isa::kAmx, Compute::kBfloat16, kDensePanelsTiles);
 #endif
   return rows;
 }
