@@ -91,6 +91,12 @@ void CheckClip(const std::string& folder, const golden::Tensors& tensors, const 
   padded.resize(features.tokens * 640, 0.0f);
   EXPECT_EQ(features.rows, padded) << file;
 
+  float peak = 0;
+  for (const float sample : wave) peak = std::max(peak, std::abs(sample));
+  EXPECT_NEAR(peak, record.at("peak").get<double>(), 1e-3) << file;
+  const int64_t rate = record.at("rate"), frames = record.at("frames");
+  EXPECT_EQ((frames * 16000 + rate - 1) / rate, record.at("samples_16k")) << file;
+
   const bool mono = record.at("channels") == 1;
   const bool equal = golden::Hash(wave) == record.at("waveform_sha256");
   std::vector<float> expected;
@@ -148,7 +154,7 @@ TEST(AudioGolden, WaveformsAndFrames) {
     // A batch: every clip padded with zero frames up to the longest.
     const json& batch = root.at("batch");
     const int64_t longest = batch.at("shape")[1];
-    std::vector<float> all;
+    std::vector<float> all, cut;
     bool all_exact = true;  // resampled clips need not be
     for (size_t i = 0; i < batch.at("files").size(); ++i) {
       const std::string file = batch.at("files")[i];
@@ -158,10 +164,13 @@ TEST(AudioGolden, WaveformsAndFrames) {
       std::vector<float> rows = features.rows;
       rows.resize(longest * 640, 0.0f);
       all.insert(all.end(), rows.begin(), rows.end());
+      rows.resize(batch.at("max_length_3").at("shape")[1].get<int64_t>() * 640, 0.0f);
+      cut.insert(cut.end(), rows.begin(), rows.end());
       all_exact = all_exact && golden::Hash(features.rows) == ExpectedRows(root, file);
     }
     if (all_exact) {
       EXPECT_EQ(golden::Hash(all), batch.at("features_sha256")) << folder;
+      EXPECT_EQ(golden::Hash(cut), batch.at("max_length_3").at("features_sha256")) << folder;
     }
     std::printf("%s: %zu clips\n", folder.c_str(), root.at("clips").size());
   }

@@ -43,6 +43,11 @@ TEST_F(ImageGolden, DecodedPixelsAreEqual) {
     for (const json& record : root.at("images")) {
       const std::string file = record.at("file");
       const std::string bytes = ReadFile(folder + "/images/" + file);
+      EXPECT_EQ(static_cast<int64_t>(bytes.size()), record.at("bytes")) << file;
+      EXPECT_EQ(
+          DecodeImage(bytes, file).pixels == DecodeImage(bytes, file, ImageRules::kPil).pixels,
+          record.at("variants").at("pil").at("same_as_path").get<bool>())
+          << file;
       for (const auto& [variant, rules] :
            {std::pair{"path", ImageRules::kPath}, std::pair{"pil", ImageRules::kPil}}) {
         const json& expected = record.at("variants").at(variant);
@@ -87,6 +92,7 @@ TEST_F(ImageGolden, ResizedPixelsAndRowsAreEqual) {
             TargetSize({.height = image.height, .width = image.width}, config, budget);
         EXPECT_EQ(size.height, c.at("h")) << label;
         EXPECT_EQ(size.width, c.at("w")) << label;
+        EXPECT_EQ(size.height != image.height || size.width != image.width, c.at("resized"));
         const Image fitted = FitImage(image, config, budget);
         EXPECT_EQ(golden::Hash(fitted.pixels), c.at("resized_sha256")) << label;
         if (c.contains("resized_tensor")) {

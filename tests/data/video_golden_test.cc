@@ -101,6 +101,17 @@ void CheckCase(const std::string& folder, const std::string& file, const json& c
     EXPECT_EQ(golden::Hash(features.rows), c.at("pixel_values_sha256")) << file;
   }
   CheckStoredFrames(folder, c, config, budget);
+  // The rows that are stored as bytes, for a look at how far off a decoder is.
+  const golden::Tensors tensors(folder + "/video.safetensors");
+  const std::vector<uint8_t> rows = tensors.Get<uint8_t>(c.at("tokens").get<std::string>());
+  for (size_t k = 0; k < c.at("token_rows").size(); ++k) {
+    const int64_t row = c.at("token_rows")[k][0].get<int64_t>() * features.tokens_per_frame +
+                        c.at("token_rows")[k][1].get<int64_t>();
+    for (int64_t i = 0; i < features.features; ++i) {
+      EXPECT_NEAR(features.rows[row * features.features + i] * 255.0f,
+                  rows[k * features.features + i], 2.5);
+    }
+  }
   std::printf("video %-10s %s: %lld frames, max error %d levels, %.3f %% of values differ\n",
               file.c_str(), options.dump().c_str(), static_cast<long long>(frames), worst,
               100.0 * off / pixels.size());
@@ -114,6 +125,8 @@ TEST(VideoGolden, FramesAndRows) {
     const json root = json::parse(ReadFile(path));
     ASSERT_FALSE(root.at("videos").empty());
     for (const json& record : root.at("videos")) {
+      const std::string clip = folder + "/video/" + record.at("file").get<std::string>();
+      EXPECT_EQ(static_cast<int64_t>(ReadFile(clip).size()), record.at("bytes")) << clip;
       for (const json& c : record.at("cases")) {
         if (c.contains("error") && IsContradiction(c.at("options"))) continue;
         CheckCase(folder, record.at("file"), c);
