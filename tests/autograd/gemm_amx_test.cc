@@ -201,13 +201,19 @@ TEST(GemmAmx, PackersWriteTheDocumentedLayout) {
           << cols << " " << k;
       EXPECT_TRUE(same(GemmSide::kInputGrad, F32View(transposed.data(), k, cols), nullptr))
           << cols << " " << k;
-      EXPECT_TRUE(
-          same(GemmSide::kForward, Bf16View(bf16.data(), cols, k),
-               FindPanelFunction(kFormatBF16, Isa::kAmx, Compute::kBfloat16, GemmSide::kForward)))
+      const auto find = [](int32_t format, GemmSide side) {
+        return FindPanelFunction(format, Isa::kAmx, Compute::kBfloat16, side);
+      };
+      const GemmSide forward = GemmSide::kForward, input_grad = GemmSide::kInputGrad;
+      EXPECT_TRUE(same(forward, F32View(b.data(), cols, k), find(kFormatF32, forward)))
           << cols << " " << k;
       EXPECT_TRUE(
-          same(GemmSide::kInputGrad, Bf16View(bf16_transposed.data(), k, cols),
-               FindPanelFunction(kFormatBF16, Isa::kAmx, Compute::kBfloat16, GemmSide::kInputGrad)))
+          same(input_grad, F32View(transposed.data(), k, cols), find(kFormatF32, input_grad)))
+          << cols << " " << k;
+      EXPECT_TRUE(same(forward, Bf16View(bf16.data(), cols, k), find(kFormatBF16, forward)))
+          << cols << " " << k;
+      EXPECT_TRUE(same(input_grad, Bf16View(bf16_transposed.data(), k, cols),
+                       find(kFormatBF16, input_grad)))
           << cols << " " << k;
     }
   }
