@@ -148,7 +148,8 @@ class Renderer {
       Emit(PythonStrip(content->get_ref<const std::string&>()), ChatClass::kSystem);
     } else if (content != nullptr && content->is_structured()) {
       for (const Json& part : *content) {
-        const Json* text = FindMember(part, "text");
+        // Jinja walks the keys of an object, which have no text.
+        const Json* text = content->is_object() ? nullptr : FindMember(part, "text");
         const std::string shown = text == nullptr ? "" : PythonStr(*text);
         Emit(std::string(PythonStrip(shown)) + " ", ChatClass::kSystem);
       }

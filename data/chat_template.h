@@ -75,7 +75,8 @@ struct RenderedChat {
 
 // `messages`: a list of objects with role, content (string or parts), reasoning, tool_calls, ...;
 // `tools` may be null. Throws Error where the template (or Transformers before it) fails; the
-// message begins "messages[I]: ".
+// message begins "messages[I]: ". Two things that Jinja renders as if nothing were wrong are errors
+// here: tool_responses that are no list, and a tool whose function is no object.
 RenderedChat RenderChat(const nlohmann::ordered_json& messages, const nlohmann::ordered_json* tools,
                         const ChatOptions& options);
 

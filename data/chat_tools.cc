@@ -142,8 +142,10 @@ class DeclarationWriter {
           out_ += Quoted(UpperText(value));
         } else {
           Json upper = Json::array();
-          for (const Json& item : Items(*value, where_ + ": type")) {
-            upper.push_back(UpperText(&item));
+          if (IsTruthy(value)) {  // Jinja's map takes false and 0 for an empty list
+            for (const Json& item : Items(*value, where_ + ": type")) {
+              upper.push_back(UpperText(&item));
+            }
           }
           AppendValue(upper, true, out_);
         }

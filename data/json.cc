@@ -31,10 +31,11 @@ struct Sax {
   bool start_array(size_t) { return builder.Start(Json::array()); }
   bool end_array() { return builder.End(); }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) {
-    const std::string what = e.what();  // "[json.exception.parse_error.101] parse error at ..."
-    const size_t prefix = what.find("] ");
+    // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error ..."
+    const std::string_view what = e.what();
+    const size_t column = what.find(": ");
     error = StrCat("byte ", position, ": ",
-                   prefix == std::string::npos ? what : what.substr(prefix + 2));
+                   column == std::string_view::npos ? what : what.substr(column + 2));
     return false;
   }
 };
