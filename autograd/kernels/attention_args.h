@@ -35,11 +35,12 @@ struct AttentionArgs {
   int64_t queries;  // N
   int64_t heads, groups, width;
   float scale;
-  bool round;      // probabilities and score gradients are rounded to bf16
-  int64_t group;   // the first group of this call
-  float* packed;   // PackedFloats() for every group of this call
-  float* scratch;  // ScratchFloats() of the calling thread
-  bool backward;   // what AttentionPack lays out
+  bool round;           // probabilities and score gradients are rounded to bf16
+  int64_t group;        // the first group of this call
+  float* packed;        // PackedFloats() for every group of this call
+  float* scratch;       // ScratchFloats() of the calling thread
+  float* group_memory;  // GroupFloats() of the calling thread; AttentionGradGroup only
+  bool backward;        // what AttentionPack lays out
 };
 
 // Matrices of up to 64 rows of `width` floats are laid out in panels of 64 columns, one after the
@@ -60,8 +61,15 @@ inline int64_t ScratchFloats(const AttentionArgs& a) {
   return 4 * PanelFloats(a) + 2 * kAttentionRows * kAttentionKeys + 2 * kAttentionRows;
 }
 
+// Queries, output gradients and query gradients of all rows of a group, in panels.
+inline int64_t GroupFloats(const AttentionArgs& a) {
+  return 3 * a.row_block_count * PanelFloats(a);
+}
+
 // Ranges: AttentionPack and AttentionGradKV take g * key_block_count + block, AttentionForward and
-// AttentionGradQ g * row_block_count + block, g counted from `group`; AttentionDelta takes n H + h.
+// AttentionGradQ g * row_block_count + block, g counted from `group`; AttentionDelta takes n H + h;
+// AttentionGradGroup, all three gradients of a group in one pass with the bits of the other two,
+// takes g.
 
 }  // namespace lapidary
 

@@ -114,4 +114,9 @@ void AttentionGradKV(const AttentionArgs& a, Range items) noexcept {
   }
 }
 
+void AttentionGradGroup(const AttentionArgs& a, Range groups) noexcept {
+  AttentionGradQ(a, {groups.begin * a.row_block_count, groups.end * a.row_block_count});
+  AttentionGradKV(a, {groups.begin * a.key_block_count, groups.end * a.key_block_count});
+}
+
 }  // namespace lapidary::scalar

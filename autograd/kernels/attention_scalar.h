@@ -12,6 +12,7 @@ void AttentionForward(const AttentionArgs& a, Range items) noexcept;
 void AttentionDelta(const AttentionArgs& a, Range rows) noexcept;
 void AttentionGradQ(const AttentionArgs& a, Range items) noexcept;
 void AttentionGradKV(const AttentionArgs& a, Range items) noexcept;
+void AttentionGradGroup(const AttentionArgs& a, Range groups) noexcept;
 
 }  // namespace lapidary::scalar
 

@@ -176,7 +176,8 @@ struct AdamWArgs {
   X(AttentionForward, AttentionArgs)     \
   X(AttentionDelta, AttentionArgs)       \
   X(AttentionGradQ, AttentionArgs)       \
-  X(AttentionGradKV, AttentionArgs)
+  X(AttentionGradKV, AttentionArgs)      \
+  X(AttentionGradGroup, AttentionArgs)
 
 // One function pointer per row: void Name(const Args&, Range) noexcept.
 struct Kernels {

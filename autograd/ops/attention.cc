@@ -84,13 +84,24 @@ int64_t GroupsAtOnce(const AttentionArgs& a) {
 
 // kernel(args, {i, i + 1}) for every i, on any thread.
 template <class Kernel>
-void ForItems(int64_t items, AttentionArgs a, const Kernel& kernel) {
-  const Tensor scratch({Threads(), ScratchFloats(a)});
+void ForItems(int64_t items, const AttentionArgs& a, const Kernel& kernel,
+              int64_t group_floats = 0) {
+  const Tensor scratch({Threads(), ScratchFloats(a)}), group_memory({Threads(), group_floats});
   ParallelForDynamic(items, [&](int64_t i, int thread) {
     AttentionArgs mine = a;
     mine.scratch = scratch.data() + thread * ScratchFloats(a);
+    mine.group_memory = group_memory.data() + thread * group_floats;
     kernel(mine, Range{i, i + 1});
   });
+}
+
+// Whether threads should take whole groups in the gradient: five products a pair of blocks instead
+// of seven, but only as many threads as groups are busy. Both ways have the same bits.
+bool WholeGroupsPay(const AttentionArgs& a, int64_t groups) {
+  constexpr int64_t kMostBytes = int64_t{64} << 20;  // of memory, a thread
+  const int64_t threads = Threads(), rounds = (groups + threads - 1) / threads;
+  return 5 * rounds * threads <= 7 * groups &&
+         GroupFloats(a) * static_cast<int64_t>(sizeof(float)) <= kMostBytes;
 }
 
 // Calls work(args, groups) for batches of groups whose packed copies are ready.
@@ -153,6 +164,10 @@ struct AttentionOp {
     a.backward = true;
     ParallelFor(delta.size(), [&](Range r) { ActiveKernels().AttentionDelta(a, r); });
     ForGroups(a, [](const AttentionArgs& g, int64_t groups) {
+      if (g.dq && g.dk && g.dv && WholeGroupsPay(g, groups)) {
+        ForItems(groups, g, ActiveKernels().AttentionGradGroup, GroupFloats(g));
+        return;
+      }
       if (g.dq) {
         ForItems(groups * g.row_block_count, g, ActiveKernels().AttentionGradQ);
       }
