@@ -19,6 +19,11 @@ void* LimitedRealloc(void* old, size_t bytes) {
   return bytes <= allocation_limit ? std::realloc(old, bytes) : nullptr;
 }
 
+// stb copies nothing to nowhere (an empty IDAT chunk), which memcpy forbids.
+void* CopySome(void* to, const void* from, size_t bytes) {
+  return bytes > 0 ? std::memcpy(to, from, bytes) : to;
+}
+
 }  // namespace
 }  // namespace lapidary
 
@@ -40,7 +45,9 @@ void* LimitedRealloc(void* old, size_t bytes) {
 #pragma GCC diagnostic ignored "-Wunused-but-set-variable"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wsign-compare"
+#define memcpy lapidary::CopySome
 #include <stb/stb_image.h>
+#undef memcpy
 #include <stb/stb_image_write.h>
 #pragma GCC diagnostic pop
 
