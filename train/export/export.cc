@@ -57,6 +57,9 @@ void CheckPaths(const std::vector<OutputPlan>& plans, const ExportRequest& reque
                 const Adapter* adapter) {
   std::set<fs::path> seen;
   for (const OutputPlan& plan : plans) {
+    LAPIDARY_CHECK(
+        !SamePlace(plan.path, request.model) && !(adapter && SamePlace(plan.path, adapter->folder)),
+        plan.path, ": an output must not be the folder that it is made from; try another folder");
     for (const std::string& path : PathsOf(plan)) {
       LAPIDARY_CHECK(seen.insert(fs::weakly_canonical(path)).second, path,
                      ": every output must have its own path; got it twice");
@@ -65,10 +68,6 @@ void CheckPaths(const std::vector<OutputPlan>& plans, const ExportRequest& reque
                      ": must not exist; try --overwrite or another path");
     }
     if (plan.is_folder) {
-      LAPIDARY_CHECK(!SamePlace(plan.path, request.model) &&
-                         !(adapter && SamePlace(plan.path, adapter->folder)),
-                     plan.path,
-                     ": an output must not be the folder that it is made from; try another folder");
       LAPIDARY_CHECK(!fs::exists(plan.path) || fs::is_directory(plan.path), plan.path,
                      ": must be a folder; got a file");
       LAPIDARY_CHECK(request.overwrite || !fs::exists(plan.path) || fs::is_empty(plan.path),

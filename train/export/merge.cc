@@ -41,9 +41,8 @@ struct Parts {
 
 // Whether a canonical tensor name lies in a module that modules_to_save names, in either spelling.
 bool IsSavedModule(const std::string& canonical, const std::vector<std::string>& modules) {
-  const size_t dot = canonical.rfind('.');
-  const std::string module = canonical.substr(0, dot);
-  for (const std::string& path : {module, InMemoryModulePath(module)}) {
+  for (std::string path : {canonical, InMemoryModulePath(canonical)}) {
+    path.resize(path.rfind('.'));
     const std::string dotted = "." + path + ".";
     for (const std::string& name : modules) {
       if (dotted.find("." + name + ".") != std::string::npos) return true;
