@@ -2,9 +2,9 @@
 // LAPIDARY_THREADS choose the table and the threads. Each row is checked against the plain loops
 // on a smaller shape first, then timed: median of the runs after a warm-up, their spread, and the
 // share of this machine's measured peak (stream triad for memory-bound ops, a loop of fused
-// multiply-adds for attention).
+// multiply-adds for attention). With one thread, times are processor time, which other programs
+// disturb less.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -43,10 +43,9 @@ Timing Time(const std::function<void()>& run) {
   run();
   double total = 0;
   while (seconds.size() < 5 || (total < 0.5 && seconds.size() < 200)) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = bench::Now();
     run();
-    seconds.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(bench::Now() - start);
     total += seconds.back();
   }
   std::sort(seconds.begin(), seconds.end());
@@ -86,6 +85,7 @@ void AddOp(std::vector<Row>& rows, const std::string& name, const OpFunction& op
            double forward_flops = 0, double gradient_flops = 0) {
   auto in = std::make_shared<std::vector<Tensor>>();
   for (size_t i = 0; i < shapes.size(); ++i) in->push_back(Normal(shapes[i], i));
+  auto dy = std::make_shared<Tensor>();  // made by the warm-up
   const auto check = [=] { return Everything(small_op, small); };
   rows.push_back({name, forward_bytes, forward_flops, check, [=] {
                     Tape tape(Tape::Mode::kNoGrad);
@@ -99,7 +99,7 @@ void AddOp(std::vector<Row>& rows, const std::string& name, const OpFunction& op
                     std::vector<Var> vars;
                     for (const Tensor& t : *in) vars.push_back(tape.Input(t));
                     const Var y = op(tape, vars);
-                    tape.Backward(y, Tensor::Zeros(y.shape()));
+                    tape.Backward(y, dy->defined() ? * dy : * dy = Normal(y.shape(), 9));
                   }});
 }
 

@@ -2,8 +2,9 @@
 #ifndef LAPIDARY_BENCH_PEAK_H_
 #define LAPIDARY_BENCH_PEAK_H_
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 
@@ -17,13 +18,20 @@
 
 namespace lapidary::bench {
 
+// Seconds since some start: of processor time with one thread, which other programs disturb less,
+// else of the wall clock.
+inline double Now() {
+  timespec t;
+  clock_gettime(Threads() == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
 inline double SecondsOf(const std::function<void()>& run) {
   double best = 1e30;
   for (int i = 0; i < 5; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = Now();
     run();
-    best = std::min(
-        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    best = std::min(best, Now() - start);
   }
   return best;
 }
