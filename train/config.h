@@ -51,7 +51,7 @@ struct TrainConfig {
   std::string compute = "bfloat16";
   bool gradient_checkpointing = true;
   int64_t loss_chunk = 128;
-  std::string image_mask = "sliding";  // or "hf_forward"
+  std::string image_mask = "sliding_only";  // or "hf_forward"
 
   // Data.
   int64_t max_length = 2048;

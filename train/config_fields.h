@@ -66,7 +66,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "recompute layers in the backward pass: less memory, same bits");
   visit("loss_chunk", c.loss_chunk, IntRule{64, 1 << 20},
         "tokens at a time in the loss, a multiple of 64; same bits");
-  visit("image_mask", c.image_mask, WordRule{{"sliding", "hf_forward"}},
+  visit("image_mask", c.image_mask, WordRule{{"sliding_only", "hf_forward"}},
         "where soft tokens of an image see each other");
   visit("max_length", c.max_length, IntRule{1, 1 << 24}, "tokens of a sample (packed: a sequence)");
   visit("on_too_long", c.on_too_long, WordRule{{"error", "skip", "truncate"}},

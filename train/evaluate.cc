@@ -1,0 +1,231 @@
+#include "train/evaluate.h"
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "autograd/base/file.h"
+#include "quant/safetensors.h"
+#include "train/micro_batch.h"
+
+namespace lapidary {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+// Rows of logits computed at once: 128 x 262,144 x 4 bytes = 134 MB.
+constexpr int64_t kLogitRows = 128;
+
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+ForwardOptions MakeForwardOptions(const EvalOptions& options) {
+  ForwardOptions forward;
+  forward.compute = options.compute;
+  forward.image_mask = options.image_mask;
+  return forward;
+}
+
+// Runs one batch, adds its documents to the result and returns the hidden states.
+Tensor RunBatch(Transformer& model, const Batch& batch, const EvalOptions& options,
+                EvalResult* result) {
+  const MicroBatch micro = MakeMicroBatch(batch);
+  Tape tape(Tape::Mode::kNoGrad);
+  const Var hidden = Forward(model, tape, micro.input, MakeForwardOptions(options));
+  TokenStats stats;
+  if (batch.Targets() > 0) {
+    LossSum(model, hidden, micro.targets, micro.weights, options.compute, options.loss_chunk,
+            &stats);
+  }
+  for (size_t d = 0; d < batch.documents.size(); ++d) {
+    const BatchDocument& document = batch.documents[d];
+    const int64_t end =
+        d + 1 < batch.documents.size() ? batch.documents[d + 1].begin : batch.size();
+    EvalCounts counts;
+    counts.records = 1;
+    counts.tokens = end - document.begin;
+    for (int64_t i = document.begin; i < end; ++i) {
+      const float weight = micro.weights[static_cast<size_t>(i)];
+      if (weight == 0) continue;
+      counts.loss_sum += static_cast<double>(weight) * stats.loss[static_cast<size_t>(i)];
+      counts.weight += weight;
+      counts.correct += stats.correct[static_cast<size_t>(i)];
+      ++counts.targets;
+    }
+    LAPIDARY_CHECK(std::isfinite(counts.loss_sum), document.where,
+                   ": the loss must be finite; got ", counts.loss_sum,
+                   "; try `lapidary inspect` on the model");
+    result->all.Add(counts);
+    result->by_modality[ModalityOf(document.images, document.sounds, document.videos)].Add(counts);
+  }
+  return hidden.value();
+}
+
+Json CountsJson(const EvalCounts& counts) {
+  return {{"loss", counts.Loss()},
+          {"perplexity", counts.Perplexity()},
+          {"token_accuracy", counts.Accuracy()},
+          {"targets", counts.targets},
+          {"records", counts.records},
+          {"tokens", counts.tokens}};
+}
+
+}  // namespace
+
+double EvalCounts::Perplexity() const { return std::exp(Loss()); }
+
+void EvalCounts::Add(const EvalCounts& other) {
+  loss_sum += other.loss_sum;
+  weight += other.weight;
+  targets += other.targets;
+  correct += other.correct;
+  records += other.records;
+  tokens += other.tokens;
+}
+
+std::string ModalityOf(int64_t images, int64_t sounds, int64_t videos) {
+  const int kinds = (images > 0) + (sounds > 0) + (videos > 0);
+  if (kinds > 1) return "mixed";
+  return images > 0 ? "image" : sounds > 0 ? "audio" : videos > 0 ? "video" : "text";
+}
+
+EvalResult Evaluate(Transformer& model, Loader& loader, const EvalOptions& options) {
+  const Clock::time_point start = Clock::now();
+  EvalResult result;
+  while (options.max_records == 0 || result.all.records < options.max_records) {
+    const std::optional<Batch> batch = loader.Next();
+    if (!batch) break;
+    RunBatch(model, *batch, options, &result);
+    if (options.on_batch) options.on_batch(result.all.records);
+  }
+  result.skipped = loader.skipped();
+  result.seconds = Since(start);
+  return result;
+}
+
+Sequences TokenSequences(std::vector<std::vector<int32_t>> ids) {
+  Sequences sequences;
+  for (const auto& list : ids) sequences.lengths.push_back(static_cast<int64_t>(list.size()));
+  sequences.get = [ids = std::move(ids)](int64_t index) {
+    Sample sample;
+    sample.ids = ids[static_cast<size_t>(index)];
+    sample.weights.assign(sample.ids.size(), 1.0f);
+    sample.weights[0] = 0;
+    sample.types.assign(sample.ids.size(), kTextToken);
+    sample.where = StrCat("sequence ", index);
+    return MakeBatch(sample);
+  };
+  return sequences;
+}
+
+std::vector<std::vector<int32_t>> ReadTokenLists(const std::string& path, int64_t vocab_size) {
+  const nlohmann::json json =
+      nlohmann::json::parse(ReadFile(path, uint64_t{1} << 30), nullptr, false);
+  const auto is_list = [](const nlohmann::json& j) { return j.is_array() && !j.empty(); };
+  LAPIDARY_CHECK(is_list(json), path, ": must be a JSON list of lists of token ids; got ",
+                 json.is_discarded() ? "something that is not JSON" : "something else",
+                 "; try [[2, 105, 106]]");
+  std::vector<std::vector<int32_t>> lists;
+  for (const nlohmann::json& row : json) {
+    LAPIDARY_CHECK(is_list(row), path, ": sequence ", lists.size(),
+                   " must be a list of token ids; got ", row.dump().substr(0, 40));
+    std::vector<int32_t>& list = lists.emplace_back();
+    for (const nlohmann::json& id : row) {
+      LAPIDARY_CHECK(
+          id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() < vocab_size, path,
+          ": ids must be integers from 0 to ", vocab_size - 1, "; got ", id.dump().substr(0, 40),
+          " in sequence ", lists.size() - 1);
+      list.push_back(id.get<int32_t>());
+    }
+  }
+  return lists;
+}
+
+Sequences DatasetSequences(std::shared_ptr<const Dataset> dataset, const SampleBuilder& builder,
+                           OnError on_error, const ProblemCallback& report) {
+  Sequences sequences;
+  std::vector<int64_t> used;
+  for (int64_t i = 0; i < dataset->size(); ++i) {
+    std::string note;
+    try {
+      const BuiltSample built = builder.Build(dataset->Read(i));
+      note = built.note;
+      if (built.sample) {
+        used.push_back(i);
+        sequences.lengths.push_back(built.sample->size());
+      } else {
+        ++sequences.skipped;
+      }
+    } catch (const Error& error) {
+      if (on_error == OnError::kStop) throw;
+      note = StrCat(error.what(), "; record skipped");
+      ++sequences.skipped;
+    }
+    if (!note.empty() && report) report({dataset->Where(i), note});
+  }
+  LAPIDARY_CHECK(!used.empty(), dataset->Where(0),
+                 ": the data set must have a record that can be used; got ", dataset->size(),
+                 " records, none of them usable");
+  sequences.get = [dataset, &builder, used](int64_t index) {
+    const int64_t record = used[static_cast<size_t>(index)];
+    BuiltSample built = builder.Build(dataset->Read(record));
+    Batch batch;
+    batch.Add(*built.sample, record);
+    return batch;
+  };
+  return sequences;
+}
+
+EvalResult EvaluateSequences(Transformer& model, const Sequences& sequences,
+                             const EvalOptions& options, const std::string& logits_path) {
+  const Clock::time_point start = Clock::now();
+  const int64_t count = static_cast<int64_t>(sequences.lengths.size());
+  const int64_t vocab = model.config.text.vocab_size;
+  const float softcap = static_cast<float>(model.config.text.final_logit_softcapping);
+  EvalResult result;
+  result.skipped = sequences.skipped;
+  // The file's order decides the order of computation, so that nothing need be kept.
+  std::optional<SafetensorsWriter> writer;
+  std::vector<int64_t> order;
+  if (!logits_path.empty()) {
+    std::vector<TensorSpec> specs;
+    for (int64_t i = 0; i < count; ++i) {
+      specs.push_back(
+          {StrCat("logits.", i), "F32", {sequences.lengths[static_cast<size_t>(i)], vocab}});
+    }
+    writer.emplace(logits_path, specs);
+    for (const TensorSpec& spec : writer->order()) order.push_back(std::stoll(spec.name.substr(7)));
+  } else {
+    for (int64_t i = 0; i < count; ++i) order.push_back(i);
+  }
+  for (const int64_t index : order) {
+    const Batch batch = sequences.get(index);
+    const Tensor hidden = RunBatch(model, batch, options, &result);
+    const int64_t width = hidden.shape()[1];
+    for (int64_t row = 0; writer && row < batch.size(); row += kLogitRows) {
+      const int64_t rows = std::min(kLogitRows, batch.size() - row);
+      const Tensor part = Tensor::FromFloats({rows, width}, hidden.data() + row * width);
+      const Tensor logits = Logits(part, model.head().Current(), softcap, options.compute);
+      writer->Append(logits.data(), static_cast<uint64_t>(logits.byte_size()));
+    }
+    if (options.on_batch) options.on_batch(result.all.records);
+  }
+  if (writer) writer->Commit();
+  result.seconds = Since(start);
+  return result;
+}
+
+Json EvalJson(const EvalResult& result) {
+  Json json = CountsJson(result.all);
+  json["skipped"] = result.skipped;
+  json["seconds"] = result.seconds;
+  Json parts = Json::object();
+  for (const auto& [name, counts] : result.by_modality) parts[name] = CountsJson(counts);
+  json["by_modality"] = parts;
+  return json;
+}
+
+}  // namespace lapidary

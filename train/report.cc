@@ -1,0 +1,214 @@
+#include "train/report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "autograd/base/error.h"
+#include "autograd/base/file.h"
+#include "train/progress.h"
+#include "train/run_card.h"
+#include "train/svg_plot.h"
+
+namespace lapidary {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kStyle[] = R"(
+:root { --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --back: #ffffff; --card: #f8f9fb; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2d3541; --back: #12161c; --card: #1a2028; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
+  max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+p.sub { color: var(--soft); margin: 0 0 1.2rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .7rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: .7rem .9rem; }
+.card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .85rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: .8rem; }
+svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; }
+svg .title { font-size: 14px; font-weight: 600; fill: var(--ink); }
+svg .tick { font-size: 11px; fill: var(--soft); } svg .grid { stroke: var(--line); }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; color: var(--soft);
+  font-weight: 600; } th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line);
+  vertical-align: top; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+.good { color: #12805c; } .bad { color: #c4320a; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem;
+  overflow-x: auto; font-size: 13px; } code { font-size: 13px; overflow-wrap: anywhere; }
+)";
+
+std::string Percent(double share) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.1f %%", 100 * share);
+  return text;
+}
+
+std::string CardHtml(const std::string& value, const std::string& what) {
+  return StrCat("<div class=\"card\"><b>", HtmlText(value), "</b><span>", HtmlText(what),
+                "</span></div>\n");
+}
+
+PlotSeries Series(const Json& log, const char* key, const char* name, const char* color,
+                  double scale = 1) {
+  PlotSeries series = {name, color, {}, false};
+  for (const Json& line : log) {
+    if (!line.contains(key) || !line[key].is_number()) continue;
+    series.points.emplace_back(line.value("step", 0.0), line[key].get<double>() * scale);
+  }
+  return series;
+}
+
+std::string Plots(const Json& log) {
+  PlotSeries eval = Series(log, "eval_loss", "held-out", "#d9730d");
+  eval.dots = true;
+  std::string html = "<h2>Training</h2>\n<div class=\"plots\">\n";
+  html +=
+      PlotSvg({"Loss (nats a token)", "step", {Series(log, "loss", "training", "#2f6fed"), eval}});
+  html += PlotSvg(
+      {"Learning rate", "step", {Series(log, "learning_rate", "learning rate", "#7a5af8")}, true});
+  html += PlotSvg({"Gradient norm, before clipping",
+                   "step",
+                   {Series(log, "grad_norm", "norm", "#c4320a")},
+                   true});
+  html += PlotSvg(
+      {"Tokens a second", "step", {Series(log, "tokens_per_s", "tokens/s", "#12805c")}, true});
+  html += PlotSvg({"Memory (MB)",
+                   "step",
+                   {Series(log, "peak_memory_bytes", "process peak", "#475467", 1e-6),
+                    Series(log, "arena_high_water_bytes", "step memory", "#2f6fed", 1e-6)},
+                   true});
+  return html + "</div>\n";
+}
+
+const Json* FirstEval(const Json& log) {
+  for (const Json& line : log) {
+    if (line.contains("eval_loss")) return &line;
+  }
+  return nullptr;
+}
+const Json* LastEval(const Json& log) {
+  for (auto line = log.rbegin(); line != log.rend(); ++line) {
+    if (line->contains("eval_loss")) return &*line;
+  }
+  return nullptr;
+}
+
+std::string HeldOut(const Json& before, const Json& after) {
+  std::string html = StrCat(
+      "<h2>Held-out data</h2>\n<table><tr><th>kind</th><th class=\"n\">records</th>"
+      "<th class=\"n\">loss before</th><th class=\"n\">after</th>"
+      "<th class=\"n\">perplexity before</th><th class=\"n\">after</th>"
+      "<th class=\"n\">token accuracy before</th><th class=\"n\">after</th></tr>\n");
+  const auto row = [&](const std::string& name, const Json& b, const Json& a,
+                       const std::string& prefix) {
+    const auto get = [&](const Json& j, const char* key) { return j.value(prefix + key, 0.0); };
+    html += StrCat("<tr><td>", HtmlText(name), "</td>");
+    html += StrCat("<td class=\"n\">", CountText(static_cast<int64_t>(get(a, "records"))), "</td>");
+    for (const char* key : {"loss", "perplexity"}) {
+      html += StrCat("<td class=\"n\">", NumberText(get(b, key)), "</td><td class=\"n\">",
+                     NumberText(get(a, key)), "</td>");
+    }
+    html += StrCat("<td class=\"n\">", Percent(get(b, "token_accuracy")), "</td><td class=\"n\">",
+                   Percent(get(a, "token_accuracy")), "</td></tr>\n");
+  };
+  row("all", before, after, "eval_");
+  const Json empty = Json::object();
+  const Json kinds = after.value("eval_by_modality", empty);
+  const Json earlier = before.value("eval_by_modality", empty);
+  for (const auto& [name, counts] : kinds.items()) {
+    row(name, earlier.contains(name) ? earlier.at(name) : empty, counts, "");
+  }
+  return html + "</table>\n";
+}
+
+std::string Answers(const Json& before, const Json& after) {
+  const Json none = Json::object();
+  const Json old_answers = before.value("eval_answers", none).value("answers", Json::array());
+  const Json new_answers = after.value("eval_answers", none).value("answers", Json::array());
+  if (new_answers.empty()) return "";
+  std::string html =
+      "<h2>Answers</h2>\n<table><tr><th>record</th><th>question</th><th>expected</th>"
+      "<th>before</th><th>after</th></tr>\n";
+  for (size_t i = 0; i < new_answers.size(); ++i) {
+    const Json& answer = new_answers[i];
+    std::string earlier;
+    for (const Json& old : old_answers) {
+      if (old.value("where", "") == answer.value("where", "")) earlier = old.value("got", "");
+    }
+    html += StrCat("<tr><td><code>", HtmlText(answer.value("where", "")), "</code><br>",
+                   HtmlText(answer.value("modality", "")), "</td><td>",
+                   HtmlText(answer.value("question", "")), "</td><td>",
+                   HtmlText(answer.value("expected", "")), "</td><td>", HtmlText(earlier),
+                   "</td><td class=\"", answer.value("correct", false) ? "good" : "bad", "\">",
+                   HtmlText(answer.value("got", "")), "</td></tr>\n");
+  }
+  return html + "</table>\n";
+}
+
+// An object as a table, nested values as their JSON.
+std::string Table(const Json& object) {
+  std::string html = "<table>";
+  for (const auto& [key, value] : object.items()) {
+    const std::string text = value.is_string()
+                                 ? value.get<std::string>()
+                                 : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    html +=
+        StrCat("<tr><th>", HtmlText(key), "</th><td><code>", HtmlText(text), "</code></td></tr>\n");
+  }
+  return html + "</table>\n";
+}
+
+double LastValue(const Json& log, const char* key) {
+  for (auto line = log.rbegin(); line != log.rend(); ++line) {
+    if (line->contains(key) && (*line)[key].is_number()) return (*line)[key].get<double>();
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary) {
+  const Json& log = summary.log;
+  std::string html = StrCat(
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+      "<meta name=\"viewport\" content=\"width=device-width\"><title>",
+      HtmlText(config.output_dir), "</title><style>", kStyle, "</style></head><body>\n<h1>",
+      HtmlText(config.output_dir), "</h1>\n<p class=\"sub\">",
+      config.lora ? StrCat(config.lora->use_dora ? "DoRA" : "LoRA", " of rank ", config.lora->r)
+                  : std::string("Full fine-tuning"),
+      " of <code>", HtmlText(config.model_name_or_path), "</code>",
+      summary.interrupted ? ", interrupted" : "", "</p>\n<div class=\"cards\">\n");
+  html += CardHtml(StrCat(CountText(summary.steps), " / ", CountText(summary.total_steps)),
+                   "optimizer steps");
+  html += CardHtml(NumberText(LastValue(log, "loss")), "last training loss");
+  if (LastEval(log)) html += CardHtml(NumberText(LastValue(log, "eval_loss")), "held-out loss");
+  html += CardHtml(CountText(summary.tokens), "tokens");
+  html += CardHtml(NumberText(LastValue(log, "tokens_per_s")), "tokens a second");
+  html += CardHtml(ClockText(summary.seconds), "time");
+  html += CardHtml(StrCat(CountText(summary.trainable)), "trainable parameters");
+  html += CardHtml(Percent(static_cast<double>(summary.trainable) /
+                           static_cast<double>(std::max<int64_t>(1, summary.parameters))),
+                   "of all parameters");
+  html += "</div>\n" + Plots(log);
+  const Json* before = FirstEval(log);
+  const Json* after = LastEval(log);
+  if (before && after) html += HeldOut(*before, *after) + Answers(*before, *after);
+  if (!summary.warnings.empty()) {
+    html += StrCat("<h2>Warnings</h2>\n<p>", summary.warnings.size(), " in all</p><ul>");
+    for (size_t i = 0; i < summary.warnings.size() && i < 20; ++i) {
+      html += "<li>" + HtmlText(summary.warnings[i]) + "</li>";
+    }
+    html += "</ul>\n";
+  }
+  html += "<h2>Run card</h2>\n" + Table(RunCard(config, summary));
+  html += "<h2>Configuration</h2>\n<pre>" + HtmlText(TrainConfigText(config)) + "</pre>\n";
+  return html + "</body></html>\n";
+}
+
+void WriteReport(const std::string& path, const TrainConfig& config, const TrainSummary& summary) {
+  WriteFile(path, ReportHtml(config, summary));
+}
+
+}  // namespace lapidary

@@ -1,0 +1,50 @@
+// What a run needs to go on as if it had never stopped: parameters, optimizer state, data cursor,
+// step, log. Bit-exact: a resumed run ends with the same parameters as one that was never stopped.
+#ifndef LAPIDARY_TRAIN_RESUME_H_
+#define LAPIDARY_TRAIN_RESUME_H_
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "model/transformer.h"
+#include "quant/adapter.h"
+#include "train/adamw.h"
+#include "train/config.h"
+
+namespace lapidary {
+
+// Progress of a run besides its parameters; trainer_state.json has it in the shape of Hugging
+// Face's Trainer.
+struct RunState {
+  int64_t step = 0;
+  double epoch = 0;
+  int64_t max_steps = 0;
+  int64_t tokens_seen = 0;
+  nlohmann::ordered_json cursor;                                 // of the loader
+  nlohmann::ordered_json log = nlohmann::ordered_json::array();  // log_history
+  nlohmann::ordered_json pending =
+      nlohmann::ordered_json::object();  // sums since the last log line
+};
+
+// Fills `folder` with a checkpoint: the adapter (PEFT), or the model (full fine-tuning, `adapter`
+// null); trainer_state.h5 with the data cursor and, by parameter name, `.exp_avg`, `.exp_avg_sq`,
+// `.step`, and for the full model `.master`, its float32 values; training_config.json;
+// trainer_state.json last. Throws Error if something cannot be written.
+void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
+                     const AdamW& optimizer, const TrainConfig& config, const RunState& state);
+
+// Reads what WriteCheckpoint wrote besides the parameters of an adapter, which LoadAdapter reads:
+// fills the optimizer (and master values), returns the state. Throws Error if the checkpoint's
+// parameters are not the optimizer's.
+RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer);
+
+// Compares the configuration of a checkpoint with the one to go on with. Throws Error naming a key
+// that would make it another run (data order, adapter, precision); returns a warning for each key
+// that may differ but changes results (learning rate, lengths). The rest may differ freely.
+std::vector<std::string> CheckResumable(const std::string& folder, const TrainConfig& config);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_RESUME_H_

@@ -1,0 +1,20 @@
+// A fully fine-tuned model from memory to a Hugging Face folder.
+#ifndef LAPIDARY_TRAIN_SAVE_MODEL_H_
+#define LAPIDARY_TRAIN_SAVE_MODEL_H_
+
+#include <string>
+
+#include "model/transformer.h"
+
+namespace lapidary {
+
+// Writes config.json and model.safetensors into `folder`, which must exist; dtype "BF16" (rounded
+// to nearest even) or "F32" for every tensor. Tensors that are not trained keep their values.
+// Beside them, tokenizer, template, processor and generation settings are copied from `source`
+// where it is a folder that has them. Throws Error if something cannot be written.
+void SaveModelFolder(Transformer& model, const std::string& folder, const std::string& dtype,
+                     const std::string& source);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_SAVE_MODEL_H_

@@ -1,0 +1,188 @@
+#include "train/session.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "model/adapt.h"
+#include "model/tensor_names.h"
+
+namespace lapidary {
+
+Compute ComputeOf(const std::string& word) {
+  return word == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
+}
+
+ImageMask ImageMaskOf(const std::string& word) {
+  return word == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
+}
+
+OnError OnErrorOf(const std::string& word) {
+  return word == "skip" ? OnError::kSkip : OnError::kStop;
+}
+
+SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& media) {
+  SampleOptions options;
+  options.chat.enable_thinking = config.enable_thinking;
+  options.chat.empty_thought =
+      config.empty_thought == "omit" ? EmptyThought::kOmit : EmptyThought::kInsert;
+  options.media = media;
+  options.image_budget = config.image_seq_length;
+  options.video_budget = config.video_seq_length;
+  options.num_frames = config.video_frames;
+  options.max_length = config.max_length;
+  options.on_too_long = config.on_too_long == "skip"       ? OnTooLong::kDrop
+                        : config.on_too_long == "truncate" ? OnTooLong::kTruncate
+                                                           : OnTooLong::kError;
+  options.add_eos = config.add_eos;
+  return options;
+}
+
+StepSource::StepSource(Loader& loader, int64_t accumulation)
+    : loader_(loader), accumulation_(accumulation), cursor_(loader.Cursor()) {
+  next_ = loader_.Next();
+}
+
+std::vector<Batch> StepSource::Next() {
+  std::vector<Batch> step;
+  while (next_ && static_cast<int64_t>(step.size()) < accumulation_ &&
+         (step.empty() || next_->epoch == step[0].epoch)) {
+    step.push_back(std::move(*next_));
+    cursor_ = loader_.Cursor();
+    next_ = loader_.Next();
+  }
+  return step;
+}
+
+Session::Session(const TrainConfig& c, const OutputFolder& output, const ProblemCallback& report)
+    : config(c) {
+  const auto& resume = output.resume();
+  if (resume) warnings = CheckResumable(resume->folder, config);
+  // The data first: a wrong path should not wait for a large model.
+  train_data = Dataset::Open(config.train_files);
+  if (!config.eval_files.empty()) eval_data = Dataset::Open(config.eval_files);
+  OpenModel(output);
+  optimizer = std::make_unique<AdamW>(params,
+                                      AdamWOptions{.beta1 = config.adam_beta1,
+                                                   .beta2 = config.adam_beta2,
+                                                   .epsilon = config.adam_epsilon,
+                                                   .weight_decay = config.weight_decay},
+                                      DecaysByName);
+  if (resume) state = ReadCheckpoint(resume->folder, *optimizer);
+  OpenData(report);
+  PlanSteps();
+  step_options.loss_chunk = config.loss_chunk;
+  step_options.max_grad_norm = config.max_grad_norm;
+  step_options.forward.compute = ComputeOf(config.compute);
+  step_options.forward.image_mask = ImageMaskOf(config.image_mask);
+  step_options.forward.training = true;
+  step_options.forward.gradient_checkpointing = config.gradient_checkpointing;
+  step_options.forward.seed = static_cast<uint64_t>(config.seed);
+}
+
+void Session::OpenModel(const OutputFolder& output) {
+  bundle = OpenBundle(config.model_name_or_path);
+  warnings.insert(warnings.end(), bundle.warnings.begin(), bundle.warnings.end());
+  bundle.RequireTokenizer();
+  Transformer& model = bundle.model;
+  if (!config.lora) {
+    MakeAllTrainable(model);
+  } else if (output.resume()) {
+    adapter = LoadAdapter(model, output.resume()->folder, /*trainable=*/true);
+  } else {
+    adapter = AttachLora(model, *config.lora, static_cast<uint64_t>(config.seed));
+  }
+  if (adapter) adapter->base_model_name_or_path = config.model_name_or_path;
+  params = TrainableParams(model);
+}
+
+void Session::OpenData(const ProblemCallback& report) {
+  builder =
+      std::make_unique<SampleBuilder>(*bundle.tokenizer, MakeSampleOptions(config, bundle.media));
+  LoaderOptions options;
+  options.seed = static_cast<uint64_t>(config.seed);
+  options.shuffle = config.shuffle;
+  options.epochs =
+      config.max_steps > 0 ? 0 : static_cast<int64_t>(std::ceil(config.num_train_epochs));
+  options.batch_size = config.per_device_train_batch_size;
+  options.packing = config.packing;
+  if (config.packing) options.max_tokens = config.max_length * config.per_device_train_batch_size;
+  options.on_error = OnErrorOf(config.on_error);
+  options.report = report;
+  const bool resumed = !state.cursor.is_null();
+  loader =
+      std::make_unique<Loader>(train_data, *builder, options, resumed ? &state.cursor : nullptr);
+}
+
+void Session::PlanSteps() {
+  const auto steps_in = [&](int64_t epoch) {
+    return (loader->BatchesInEpoch(epoch) + config.gradient_accumulation_steps - 1) /
+           config.gradient_accumulation_steps;
+  };
+  steps_per_epoch = std::max<int64_t>(1, steps_in(0));
+  schedule = config.schedule;
+  schedule.type = config.lr_scheduler_type;
+  schedule.learning_rate = config.learning_rate;
+  if (config.max_steps > 0) {
+    schedule.total_steps = config.max_steps;
+  } else {
+    const int64_t whole = static_cast<int64_t>(config.num_train_epochs);
+    const double part = config.num_train_epochs - static_cast<double>(whole);
+    // Without packing every epoch has as many steps as the first.
+    int64_t total = config.packing ? 0 : whole * steps_per_epoch;
+    for (int64_t e = 0; config.packing && e < whole; ++e) total += steps_in(e);
+    if (part > 0) {
+      total += static_cast<int64_t>(std::ceil(part * static_cast<double>(steps_per_epoch)));
+    }
+    schedule.total_steps = total;
+  }
+  LAPIDARY_CHECK(schedule.total_steps > 0, config.train_files[0],
+                 ": the run must have a step; got none; try max_steps or more records");
+  schedule.warmup_steps =
+      config.warmup_steps > 0
+          ? config.warmup_steps
+          : static_cast<int64_t>(
+                std::ceil(config.warmup_ratio * static_cast<double>(schedule.total_steps)));
+  CheckSchedule(schedule);
+  state.max_steps = schedule.total_steps;
+  source = std::make_unique<StepSource>(*loader, config.gradient_accumulation_steps);
+}
+
+int64_t Session::CountParameters() const {
+  int64_t count = 0;
+  for (const CatalogTensor& tensor : ExpectedTensors(bundle.model.config)) {
+    int64_t size = 1;
+    for (const int64_t axis : tensor.shape) size *= axis;
+    count += size;
+  }
+  for (const Param* param : params) {
+    if (param->name.find(".lora_") != std::string::npos) count += param->value.size();
+  }
+  return count;
+}
+
+EvalResult Session::RunEvaluation(const std::function<void(int64_t)>& on_batch) {
+  LoaderOptions options;
+  options.shuffle = false;
+  options.epochs = 1;
+  options.batch_size = config.per_device_eval_batch_size;
+  options.on_error = OnErrorOf(config.on_error);
+  Loader eval_loader(eval_data, *builder, options);
+  EvalOptions eval;
+  eval.compute = step_options.forward.compute;
+  eval.image_mask = step_options.forward.image_mask;
+  eval.loss_chunk = config.loss_chunk;
+  eval.on_batch = on_batch;
+  return Evaluate(bundle.model, eval_loader, eval);
+}
+
+AnswerResult Session::RunAnswers() {
+  AnswerOptions options;
+  options.compute = step_options.forward.compute;
+  options.image_mask = step_options.forward.image_mask;
+  options.sample = builder->options();
+  options.max_records = config.report_samples;
+  options.extra_tokens = 24;
+  return EvaluateAnswers(bundle, *eval_data, options);
+}
+
+}  // namespace lapidary

@@ -1,0 +1,83 @@
+// What a configuration names, opened: model with its adapter, data, optimizer state of an earlier
+// run. The parts that trainer.cc's loop works with.
+#ifndef LAPIDARY_TRAIN_SESSION_H_
+#define LAPIDARY_TRAIN_SESSION_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "train/adamw.h"
+#include "train/answers.h"
+#include "train/bundle.h"
+#include "train/config.h"
+#include "train/evaluate.h"
+#include "train/output_folder.h"
+#include "train/resume.h"
+#include "train/step.h"
+
+namespace lapidary {
+
+Compute ComputeOf(const std::string& word);      // "float32", "bfloat16"
+ImageMask ImageMaskOf(const std::string& word);  // "sliding_only", "hf_forward"
+OnError OnErrorOf(const std::string& word);      // "stop", "skip"
+
+// How the configuration wants records made into samples.
+SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& media);
+
+// Groups micro-batches into optimizer steps. A step never mixes epochs: the last one of an epoch
+// may be short, and is a step all the same.
+class StepSource {
+ public:
+  StepSource(Loader& loader, int64_t accumulation);
+  // The micro-batches of the next step; empty after the last epoch.
+  std::vector<Batch> Next();
+  // Where the loader must stand to go on after the last step given out.
+  nlohmann::ordered_json Cursor() const { return cursor_; }
+
+ private:
+  Loader& loader_;
+  const int64_t accumulation_;
+  std::optional<Batch> next_;  // read ahead, to see where an epoch ends
+  nlohmann::ordered_json cursor_;
+};
+
+// Everything a run holds. Members in the order in which they depend on each other.
+struct Session {
+  Session(const TrainConfig& config, const OutputFolder& output, const ProblemCallback& report);
+
+  const TrainConfig& config;
+  Bundle bundle;
+  std::optional<AdapterConfig> adapter;                  // none: full fine-tuning
+  std::vector<Param*> params;                            // trainable
+  std::shared_ptr<const Dataset> train_data, eval_data;  // the latter null without dataset.eval
+  std::unique_ptr<SampleBuilder> builder;
+  std::unique_ptr<AdamW> optimizer;
+  RunState state;
+  std::unique_ptr<Loader> loader;
+  std::unique_ptr<StepSource> source;
+  int64_t steps_per_epoch = 0;
+  ScheduleOptions schedule;
+  StepOptions step_options;
+  std::vector<std::string> warnings;
+
+  int64_t total_steps() const { return schedule.total_steps; }
+  int64_t CountParameters() const;
+  // One pass over the held-out data.
+  EvalResult RunEvaluation(const std::function<void(int64_t)>& on_batch);
+  // Answers to config.report_samples held-out records.
+  AnswerResult RunAnswers();
+
+ private:
+  void OpenModel(const OutputFolder& output);
+  void OpenData(const ProblemCallback& report);
+  void PlanSteps();
+};
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_SESSION_H_
