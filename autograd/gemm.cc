@@ -143,7 +143,8 @@ void RunPass(const GemmTable& table, PanelFunction pack_panel, const Product& p,
     float* partials = nullptr;
     if (table.partials && p.k > g.step) {
       thread_local Scratch partials_scratch;
-      const int64_t count = CeilDiv(row_end - row, 32) * 32 * CeilDiv(col_end - col, 32) * 32;
+      const int64_t row_count = CeilDiv(row_end - row, table.block_rows) * table.block_rows;
+      const int64_t count = row_count * CeilDiv(col_end - col, 32) * 32;
       partials = static_cast<float*>(partials_scratch.Get(count * 4));
     }
     for (request.k = 0; request.k < p.k; request.k += g.step) {

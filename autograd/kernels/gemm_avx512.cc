@@ -1,13 +1,12 @@
-// AVX-512 with fp32 FMA: tiles of 32 columns (two vectors), blocks of 14 rows: 28 sums, two vectors
-// of B and a broadcast fill the 32 registers. Compiled for AVX-512: nothing here may be a function
-// that another file also instantiates.
-#include "autograd/kernels/gemm_avx512-inl.h"
+// AVX-512 with fp32 FMA (gemm_avx512_rows-inl.h). Compiled for AVX-512: nothing here may be a
+// function that another file also instantiates.
+#include "autograd/kernels/gemm_avx512_rows-inl.h"
 #include "autograd/kernels/gemm_isa.h"
 
 namespace lapidary {
 namespace {
 
-constexpr int64_t kRows = 14, kCols = 32, kChunk = 256, kTileGap = 1;  // PanelOffset
+constexpr int64_t kChunk = 256;
 
 template <bool kRound>
 inline __m512 In(__m512 value) {
@@ -82,100 +81,14 @@ void PackBRows(const float* b, int64_t stride, int64_t cols, int64_t k, void* ou
   }
 }
 
-// R rows x 16 V columns; one FMA chain per element.
-template <int R, int V>
-inline void Tile(const float* a, const float* b, int64_t k, float* c, int64_t ldc, bool load,
-                 const __mmask16* lanes) {
-  __m512 sum[R][V];
-#pragma GCC unroll 14
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      sum[r][v] =
-          load ? _mm512_maskz_loadu_ps(lanes[v], c + r * ldc + 16 * v) : _mm512_setzero_ps();
-    }
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    __m512 w[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_ps(b + (i * V + v) * 16);
-#pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
-      const __m512 x = _mm512_set1_ps(a[r * kChunk + i]);
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sum[r][v] = _mm512_fmadd_ps(x, w[v], sum[r][v]);
-    }
-  }
-#pragma GCC unroll 14
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) _mm512_mask_storeu_ps(c + r * ldc + 16 * v, lanes[v], sum[r][v]);
-  }
-}
-
-template <int R>
-void RowBlock(const GemmCall& call, int64_t row) {
-  const float* a = static_cast<const float*>(call.a) + row * kChunk;
-  for (int64_t col = 0; col < call.cols; col += kCols) {
-    const float* b = static_cast<const float*>(call.b) + col * (call.k + kTileGap);
-    float* c = call.c + row * call.ldc + col;
-    const int64_t cols = call.cols - col;
-    const __mmask16 lanes[2] = {FirstLanes(cols), FirstLanes(cols - 16)};
-    if (cols > 16) {
-      Tile<R, 2>(a, b, call.k, c, call.ldc, call.load, lanes);
-    } else {
-      Tile<R, 1>(a, b, call.k, c, call.ldc, call.load, lanes);
-    }
-  }
-}
-
-void Multiply(const GemmCall& call) noexcept {
-  int64_t row = 0;
-  for (; row + kRows <= call.rows; row += kRows) RowBlock<kRows>(call, row);
-  switch (call.rows - row) {
-    case 1:
-      RowBlock<1>(call, row);
-      break;
-    case 2:
-      RowBlock<2>(call, row);
-      break;
-    case 3:
-      RowBlock<3>(call, row);
-      break;
-    case 4:
-      RowBlock<4>(call, row);
-      break;
-    case 5:
-      RowBlock<5>(call, row);
-      break;
-    case 6:
-      RowBlock<6>(call, row);
-      break;
-    case 7:
-      RowBlock<7>(call, row);
-      break;
-    case 8:
-      RowBlock<8>(call, row);
-      break;
-    case 9:
-      RowBlock<9>(call, row);
-      break;
-    case 10:
-      RowBlock<10>(call, row);
-      break;
-    case 11:
-      RowBlock<11>(call, row);
-      break;
-    case 12:
-      RowBlock<12>(call, row);
-      break;
-    case 13:
-      RowBlock<13>(call, row);
-      break;
-    default:
-      break;
-  }
-}
+struct Fma {
+  using Element = float;
+  using Vector = __m512;
+  static constexpr int64_t kChunk = 256, kStep = 1, kTileGap = 1;  // gap: PanelOffset
+  static inline Vector Load(const float* b) { return _mm512_loadu_ps(b); }
+  static inline Vector Broadcast(const float* a) { return _mm512_set1_ps(*a); }
+  static inline __m512 Add(__m512 sum, Vector a, Vector b) { return _mm512_fmadd_ps(a, b, sum); }
+};
 
 template <bool kRound>
 constexpr GemmTable Table() {
@@ -187,7 +100,8 @@ constexpr GemmTable Table() {
   t.pack_a = PackA<kRound>;
   t.pack_b_columns = PackBColumns<kRound>;
   t.pack_b_rows = PackBRows<kRound>;
-  t.multiply = Multiply;
+  t.partials = true;
+  t.multiply = Multiply<Fma>;
   return t;
 }
 

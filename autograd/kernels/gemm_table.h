@@ -57,7 +57,7 @@ struct GemmTable {
       256;  // inner positions of a chunk, a multiple of 256; also A's row stride in elements
   int64_t k_unit = 1;  // a chunk is padded with zeros to a multiple of this
   int64_t element_bytes = 4;
-  bool partials = false;  // wants GemmCall::partials: room for rows and columns rounded up to 32
+  bool partials = false;  // wants GemmCall::partials: rows rounded up to blocks, columns to 32
   // Up to block_rows rows of A: element (r, k) is a[r * row_stride + k * k_stride]; one of the
   // strides is 1.
   void (*pack_a)(const float* a, int64_t row_stride, int64_t k_stride, int64_t rows, int64_t k,

@@ -1,0 +1,150 @@
+// The AVX-512 product, the same for fp32 FMA and vdpbf16ps: tiles of 32 columns (two vectors),
+// blocks of 14 rows: 28 sums, two vectors of B and a broadcast fill the 32 registers. An operation
+// O says what an element and a step of k are:
+//   using Element; using Vector; static constexpr int64_t kChunk, kStep, kTileGap;
+//   static Vector Load(const Element*);       // 16 columns of one step
+//   static Vector Broadcast(const Element*);  // one row's step
+//   static __m512 Add(__m512 sum, Vector a, Vector b);
+// Included by files compiled for AVX-512 only, everything has internal linkage.
+#ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_AVX512_ROWS_INL_H_
+#define LAPIDARY_AUTOGRAD_KERNELS_GEMM_AVX512_ROWS_INL_H_
+
+#include "autograd/kernels/gemm_avx512-inl.h"
+#include "autograd/kernels/gemm_table.h"
+
+namespace lapidary {
+namespace {
+
+constexpr int64_t kRows = 14, kCols = 32;
+
+// Where the sums of a tile come from (null: zeros) and go to; strides in floats.
+struct TileSums {
+  const float* in;
+  int64_t in_stride;
+  float* out;
+  int64_t out_stride;
+  const char* next;  // what the next tile will load, to be prefetched; may be any address
+  __mmask16 lanes[2];
+};
+
+// R rows x 16 V columns; one chain of additions per element. A template parameter for every size
+// keeps the sums in registers.
+template <class O, int R, int V>
+inline void Tile(const typename O::Element* a, const typename O::Element* b, int64_t k,
+                 const TileSums& s) {
+  __m512 sum[R][V];
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = s.in ? _mm512_maskz_loadu_ps(s.lanes[v], s.in + r * s.in_stride + 16 * v)
+                       : _mm512_setzero_ps();
+    }
+  }
+  // A tile of sums is 28 lines, a chunk 256 steps: 7 bytes a step.
+  const char* next = s.next;
+  for (int64_t i = 0; i < k; i += O::kStep) {
+    typename O::Vector w[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) w[v] = O::Load(b + (i * V + O::kStep * v) * 16);
+    _mm_prefetch(next, _MM_HINT_T0);
+    next += 7;
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+      const typename O::Vector x = O::Broadcast(a + r * O::kChunk + i);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[r][v] = O::Add(sum[r][v], x, w[v]);
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      _mm512_mask_storeu_ps(s.out + r * s.out_stride + 16 * v, s.lanes[v], sum[r][v]);
+    }
+  }
+}
+
+template <class O, int R>
+void RowBlock(const GemmCall& call, int64_t row) {
+  using Element = typename O::Element;
+  const Element* a = static_cast<const Element*>(call.a) + row * O::kChunk;
+  const int64_t k = (call.k + O::kStep - 1) / O::kStep * O::kStep;
+  const int64_t tiles = (call.cols + kCols - 1) / kCols;
+  // Between chunks the sums of a tile are 14 x 32 floats in a row: the row stride of C would put
+  // them in one cache set.
+  float* partials = call.partials ? call.partials + row * tiles * kCols : nullptr;
+  for (int64_t col = 0; col < call.cols; col += kCols) {
+    const Element* b = static_cast<const Element*>(call.b) + col * (k + O::kTileGap);
+    float* const c = call.c + row * call.ldc + col;
+    float* const kept = partials ? partials + col * kRows : nullptr;
+    const int64_t cols = call.cols - col;
+    TileSums s;
+    s.lanes[0] = FirstLanes(cols);
+    s.lanes[1] = FirstLanes(cols - 16);
+    s.in = !call.load ? nullptr : kept && !call.first ? kept : c;
+    s.in_stride = s.in == kept ? kCols : call.ldc;
+    s.out = kept && !call.last ? kept : c;
+    s.out_stride = s.out == kept ? kCols : call.ldc;
+    s.next = reinterpret_cast<const char*>(kept ? kept + kRows * kCols : call.c);
+    if (cols > 16) {
+      Tile<O, R, 2>(a, b, k, s);
+    } else {
+      Tile<O, R, 1>(a, b, k, s);
+    }
+  }
+}
+
+template <class O>
+void Multiply(const GemmCall& call) noexcept {
+  int64_t row = 0;
+  for (; row + kRows <= call.rows; row += kRows) RowBlock<O, kRows>(call, row);
+  switch (call.rows - row) {
+    case 1:
+      RowBlock<O, 1>(call, row);
+      break;
+    case 2:
+      RowBlock<O, 2>(call, row);
+      break;
+    case 3:
+      RowBlock<O, 3>(call, row);
+      break;
+    case 4:
+      RowBlock<O, 4>(call, row);
+      break;
+    case 5:
+      RowBlock<O, 5>(call, row);
+      break;
+    case 6:
+      RowBlock<O, 6>(call, row);
+      break;
+    case 7:
+      RowBlock<O, 7>(call, row);
+      break;
+    case 8:
+      RowBlock<O, 8>(call, row);
+      break;
+    case 9:
+      RowBlock<O, 9>(call, row);
+      break;
+    case 10:
+      RowBlock<O, 10>(call, row);
+      break;
+    case 11:
+      RowBlock<O, 11>(call, row);
+      break;
+    case 12:
+      RowBlock<O, 12>(call, row);
+      break;
+    case 13:
+      RowBlock<O, 13>(call, row);
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
+
+#endif  // LAPIDARY_AUTOGRAD_KERNELS_GEMM_AVX512_ROWS_INL_H_
