@@ -140,5 +140,42 @@ TEST(VideoGolden, FramesAndRows) {
   }
 }
 
+// An MP4 whose track header says "turn clockwise by 90 degrees" gives the frames of the same file
+// without it, turned.
+TEST(VideoGolden, RotationIsApplied) {
+  int64_t mp4_files = 0, turned_files = 0;
+  for (const std::string& path : golden::Find("media/video.json")) {
+    const std::string folder = path.substr(0, path.rfind('/'));
+    const json root = json::parse(ReadFile(path));
+    for (const json& record : root.at("videos")) {
+      const std::string file = record.at("file");
+      std::string bytes = ReadFile(folder + "/video/" + file);
+      const size_t header = bytes.find("tkhd");
+      if (!file.ends_with(".mp4")) continue;
+      ++mp4_files;
+      ASSERT_NE(header, std::string::npos) << file;
+      const Video plain = DecodeVideo(bytes, file, 2);
+      // ISO 14496-12, 8.3.2: the matrix {a b u, c d v, x y w} stands 44 bytes behind the tag; a = d
+      // = 0, b = 1, c = -1.
+      const std::string matrix("\0\0\0\0\0\1\0\0\0\0\0\0\xff\xff\0\0\0\0\0\0\0\0\0\0", 24);
+      bytes.replace(header + 44, matrix.size(), matrix);
+      const Video turned = DecodeVideo(bytes, file, 2);
+      ASSERT_EQ(turned.info.height, plain.info.width) << file;
+      ASSERT_EQ(turned.info.width, plain.info.height) << file;
+      EXPECT_EQ(ProbeVideo(bytes, file).height, plain.info.width);
+      const Image &from = plain.frames[1], &to = turned.frames[1];
+      for (int64_t y = 0; y < to.height; ++y) {
+        for (int64_t x = 0; x < to.width; ++x) {
+          ASSERT_EQ(to.pixels[(y * to.width + x) * 3],
+                    from.pixels[((from.height - 1 - x) * from.width + y) * 3]);
+        }
+      }
+      ++turned_files;
+    }
+  }
+  std::printf("%lld MP4 files turned\n", static_cast<long long>(turned_files));
+  EXPECT_EQ(turned_files, mp4_files);
+}
+
 }  // namespace
 }  // namespace lapidary
