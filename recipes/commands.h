@@ -9,6 +9,7 @@ class App;
 namespace lapidary {
 
 void AddTrain(CLI::App& cli);
+void AddCompare(CLI::App& cli);
 void AddEval(CLI::App& cli);
 void AddExport(CLI::App& cli);
 void AddGenerate(CLI::App& cli);

@@ -22,8 +22,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct GenerateArgs {
-  std::string model, adapter, prompt, messages, system, compute = "bfloat16",
-                                                        image_mask = "sliding_only";
+  std::string model, adapter, prompt, messages, record, system, compute = "bfloat16",
+                                                                image_mask = "sliding_only";
   std::vector<std::string> images, audios, videos;
   int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
   std::optional<double> temperature, top_p;
@@ -63,7 +63,28 @@ Json RawText(const GenerateArgs& args) {
   return json;
 }
 
+// The question of a data set's record: its conversation without the answer at the end.
+Record QuestionOf(const std::string& place) {
+  const size_t colon = place.rfind(':');
+  LAPIDARY_CHECK(colon != std::string::npos, "--record: must be FILE:LINE; got ", place);
+  const std::shared_ptr<const Dataset> dataset = Dataset::Open({place.substr(0, colon)});
+  for (int64_t i = 0; i < dataset->size(); ++i) {
+    if (dataset->Where(i) != place) continue;
+    Record record = dataset->Read(i);
+    LAPIDARY_CHECK(record.kind != RecordKind::kText, place,
+                   ": must be a conversation or a prompt; got raw text");
+    record.completion.clear();
+    while (!record.messages.empty() && record.messages.back().value("role", "") == "assistant")
+      record.messages.erase(record.messages.size() - 1);
+    LAPIDARY_CHECK(record.kind != RecordKind::kMessages || !record.messages.empty(), place,
+                   ": must have a message before the answer; got none");
+    return record;
+  }
+  throw Error(StrCat(place, ": must be a line with a record; got none"));
+}
+
 Record ReadRecord(const GenerateArgs& args) {
+  if (!args.record.empty()) return QuestionOf(args.record);
   const Json row = args.raw ? RawText(args) : Conversation(args);
   const RecordPlace place{args.messages.empty() ? "prompt" : args.messages, "."};
   for (const RecordFormat& format : RecordFormats()) {
@@ -121,9 +142,9 @@ class Stream {
 };
 
 void RunGenerate(const GenerateArgs& args) {
-  LAPIDARY_CHECK(args.messages.empty() != args.prompt.empty(),
-                 "generate: one of --prompt and --messages must be given; got ",
-                 args.prompt.empty() ? "none" : "both");
+  const int given = !args.prompt.empty() + !args.messages.empty() + !args.record.empty();
+  LAPIDARY_CHECK(given == 1,
+                 "generate: one of --prompt, --messages and --record must be given; got ", given);
   Bundle bundle = OpenBundle(args.model, args.adapter);
   for (const std::string& warning : bundle.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
@@ -181,6 +202,8 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--messages", a->messages,
                   "JSON file (- for standard input) with a list of messages, or an object with "
                   "messages and tools");
+  app->add_option("--record", a->record,
+                  "FILE:LINE of a data set: its question, without the answer");
   app->add_option("--image", a->images, "picture for --prompt; repeatable");
   app->add_option("--audio", a->audios, "sound for --prompt; repeatable");
   app->add_option("--video", a->videos, "clip for --prompt; repeatable");
