@@ -69,7 +69,9 @@ class Builders {
       outcome.sample = std::move(built.sample);
       outcome.note = std::move(built.note);
     } catch (const std::exception& e) {
+      const std::string where = dataset.Where(record);
       outcome.note = e.what();
+      if (!outcome.note.starts_with(where)) outcome.note = where + ": " + outcome.note;
       outcome.broken = true;
     }
     return outcome;

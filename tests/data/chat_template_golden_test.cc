@@ -13,7 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-ChatOptions OptionsOf(const Json& flags) {
+ChatOptions OptionsOf(const Json& c) {
+  const Json flags = c.value("flags", Json::object());
   ChatOptions options;
   options.add_generation_prompt = flags.value("add_generation_prompt", false);
   options.enable_thinking = flags.value("enable_thinking", false);
@@ -55,23 +56,24 @@ void CheckTokens(const RenderedChat& chat, const Tokenizer& tokenizer, const Jso
 
 TEST(ChatTemplateGolden, AllCases) {
   int rendered = 0, errors = 0, tokenized = 0;
-  const std::unique_ptr<Tokenizer> tokenizers[] = {golden::FindTokenizer("small"),
-                                                   golden::FindTokenizer("gemma4")};
   const char* names[] = {"small", "gemma4"};
   for (const std::string& folder : golden::Find("template")) {
+    const std::string root = std::filesystem::path(folder).parent_path().string();
+    const std::unique_ptr<Tokenizer> tokenizers[] = {golden::FindTokenizer(names[0], root),
+                                                     golden::FindTokenizer(names[1], root)};
     for (const std::string& path : golden::FilesEndingIn(folder, "cases.json")) {
       const Json file = ParseJson(ReadFile(path), path);
       EXPECT_EQ(file["template_sha256"], kCanonicalTemplateSha256);
       for (const Json& c : file["cases"]) {
         const std::string name = c["name"];
-        const Json* tools = c["tools"].is_null() ? nullptr : &c["tools"];
+        const Json* tools = c.contains("tools") ? &c["tools"] : nullptr;
         if (c.contains("error")) {
-          EXPECT_THROW(RenderChat(c["messages"], tools, OptionsOf(c["flags"])), Error) << name;
+          EXPECT_THROW(RenderChat(c["messages"], tools, OptionsOf(c)), Error) << name;
           ++errors;
           continue;
         }
         try {
-          const RenderedChat chat = RenderChat(c["messages"], tools, OptionsOf(c["flags"]));
+          const RenderedChat chat = RenderChat(c["messages"], tools, OptionsOf(c));
           EXPECT_EQ(chat.text, c["rendered"].get<std::string>()) << name;
           CheckSpans(chat, c["spans"], name);
           ++rendered;

@@ -41,16 +41,19 @@ inline std::vector<std::string> FilesEndingIn(const std::string& folder,
   return found;
 }
 
-// The first golden tokenizer whose file name begins with `name` ("small", "gemma4"); null if no
-// root has it.
-inline std::unique_ptr<Tokenizer> FindTokenizer(const std::string& name) {
-  for (const std::string& folder : Find("tokenizer")) {
+// The golden tokenizer whose file name begins with `name` ("small", "gemma4"): that of `root` if it
+// has one, else the first of all roots; null if there is none.
+inline std::unique_ptr<Tokenizer> FindTokenizer(const std::string& name, const std::string& root) {
+  std::vector<std::string> roots = {root};
+  for (const std::string& other : Roots()) roots.push_back(other);
+  for (const std::string& folder : roots) {
     for (const char* suffix : {"-tokenizer.json", "-tokenizer.json.xz"}) {
-      const std::string path = folder + "/" + name + suffix;
+      const std::string path = folder + "/tokenizer/" + name + suffix;
       if (!std::filesystem::exists(path)) continue;
       return std::make_unique<Tokenizer>(ParseTokenizerJson(ReadPacked(path), path));
     }
   }
+  std::printf("absent: tokenizer/%s-tokenizer.json\n", name.c_str());
   return nullptr;
 }
 
