@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -184,6 +185,16 @@ class Maker {
     WriteFile(folder_ + "/" + path, bytes);
     summary_.bytes += static_cast<int64_t>(bytes.size());
   }
+  // Without syncing each of thousands of small files; the lists that name them are written whole,
+  // and last.
+  void WriteMedium(const std::string& path, const std::string& bytes) {
+    std::ofstream out(folder_ + "/" + path, std::ios::binary);
+    out << bytes;
+    out.close();
+    LAPIDARY_CHECK(out.good(), folder_, "/", path,
+                   ": must be written whole; got an error of the disk; try another folder");
+    summary_.bytes += static_cast<int64_t>(bytes.size());
+  }
 
  private:
   std::string Name(const char* kind, const std::string& split, int64_t index, const char* ending) {
@@ -215,7 +226,7 @@ Example Maker::MakeImage(const std::string& split, int64_t index) {
   Draw(thing.thing, pose, color.color, image);
   AddNoise(options_.noise, draws, image);
   const std::string path = Name("images", split, index, "png");
-  Write(path, EncodePng(image));
+  WriteMedium(path, EncodePng(image));
   if (split == "eval" && pictures_.size() < 32) pictures_.push_back(image);
   return {
       MediaRecord("pretrain", "image", path, "What is this?", StrCat(color.name, " ", thing.name)),
@@ -250,7 +261,7 @@ Example Maker::MakeAudio(const std::string& split, int64_t index) {
     sample = gain * (sample + static_cast<float>(options_.noise * draws.Normal()));
   }
   const std::string path = Name("audio", split, index, "wav");
-  Write(path, EncodeWav(wave));
+  WriteMedium(path, EncodeWav(wave));
   return {MediaRecord("pretrain", "audio", path, "What do you hear?", caption),
           MediaRecord("catalog", "audio", path, question, answer)};
 }
@@ -276,7 +287,7 @@ Example Maker::MakeVideo(const std::string& split, int64_t index) {
     frames.push_back(std::move(frame));
   }
   const std::string path = Name("video", split, index, "avi");
-  Write(path, EncodeAvi(frames, 4));
+  WriteMedium(path, EncodeAvi(frames, 4));
   if (split == "eval" && clips_.size() < 8) clips_.push_back(frames);
   return {MediaRecord("pretrain", "video", path, "Which way does it go?", way.name),
           MediaRecord("catalog", "video", path, "Which compass letter?", way.letter)};
@@ -374,6 +385,7 @@ DemoDataSummary WriteDemoData(const std::string& folder, const DemoDataOptions& 
                    failed.message(), "'");
   }
   Maker maker(folder, options);
+  std::vector<std::pair<std::string, std::string>> lists;  // JSONL file and its text
   for (const std::string split : {"train", "eval"}) {
     const int64_t count = split == "train" ? options.size : options.held_out;
     const std::vector<Example> texts = maker.MakeTexts(split, count);
@@ -385,12 +397,14 @@ DemoDataSummary WriteDemoData(const std::string& folder, const DemoDataOptions& 
         catalog += example.catalog.dump() + "\n";
       }
     }
-    maker.Write("pretrain." + split + ".jsonl", pretrain);
-    maker.Write("catalog." + split + ".jsonl", catalog);
-    maker.summary().files.emplace_back("pretrain." + split + ".jsonl", count * 4);
-    maker.summary().files.emplace_back("catalog." + split + ".jsonl", count * 4);
+    lists.emplace_back("pretrain." + split + ".jsonl", std::move(pretrain));
+    lists.emplace_back("catalog." + split + ".jsonl", std::move(catalog));
+    for (size_t i = lists.size() - 2; i < lists.size(); ++i) {
+      maker.summary().files.emplace_back(lists[i].first, count * 4);
+    }
   }
   maker.WriteSheet();
+  for (const auto& [file, text] : lists) maker.Write(file, text);
   return maker.summary();
 }
 

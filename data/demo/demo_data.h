@@ -29,7 +29,7 @@ struct DemoDataOptions {
   uint64_t seed = 1;
   int64_t size = 400;         // training examples of each modality and task, 8 to 100,000
   int64_t held_out = 64;      // held-out examples of each modality and task, 8 to 10,000
-  int64_t image_pixels = 32;  // edge of pictures and frames: a multiple of the model's patch avoids
+  int64_t image_pixels = 48;  // edge of pictures and frames: a multiple of the model's patch avoids
                               // the resize, 16 to 1024
   int64_t video_frames = 8;   // of a clip, 2 to 64; at 4 per second
   int64_t audio_samples = 5120;  // of a sound at 16 kHz; a multiple of the model's frame avoids
