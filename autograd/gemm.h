@@ -2,6 +2,11 @@
 // any registered format. Outputs are partitioned over threads, the inner dimension never is;
 // accumulators run through it in order, so a row's result depends neither on the number of threads
 // nor on how many other rows there are.
+// With `add` an element's sum starts from what is there, so a product in two halves of the inner
+// dimension is the whole one, bit for bit. Matrices are row-major without gaps; x, w and y must not
+// overlap. Any thread may call; a call inside a ParallelFor runs on its thread alone. Each calling
+// thread keeps up to 64 MB of packed activations, each worker about 4 MB. Throw Error on sizes or a
+// format that do not fit; pointers are trusted.
 //
 // Compute: float32 = fp32 products; bfloat16 = both operands rounded to bf16 (nearest even),
 // products and sums in fp32.

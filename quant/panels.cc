@@ -34,6 +34,10 @@ constexpr auto SlotFunctions(std::index_sequence<kSlot...>) {
 
 #if defined(__x86_64__)
 void RegisterPanels(Isa isa, Compute compute, const BlockPanels& panels) {
+  if (panels.q6_k.forward) {
+    RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kForward, panels.q6_k.forward);
+    RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kInputGrad, panels.q6_k.input_grad);
+  }
   RegisterPanelFunction(kFormatQ4_0, isa, compute, GemmSide::kForward, panels.q4_0.forward);
   RegisterPanelFunction(kFormatQ4_0, isa, compute, GemmSide::kInputGrad, panels.q4_0.input_grad);
   RegisterPanelFunction(kFormatQ8_0, isa, compute, GemmSide::kForward, panels.q8_0.forward);

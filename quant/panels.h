@@ -1,6 +1,6 @@
 // Weights in block formats as the matrix product wants them: every row of the format table is
-// registered with autograd (dequantize rows, then pack), and Q4_0 and Q8_0 also with functions that
-// write packed panels straight from the blocks.
+// registered with autograd (dequantize rows, then pack), and Q4_0, Q8_0 and Q6_K also with
+// functions that write packed panels straight from the blocks.
 //
 // This happens before main() in every program that links lapidary_quant: the library asks the
 // linker to keep panels.cc, and a static object there calls RegisterQuantFormats(). Calling it
@@ -20,6 +20,7 @@ void RegisterQuantFormats();
 // rounded to bf16.
 struct BlockPanels {
   PanelPair q4_0, q8_0;
+  PanelPair q6_k = {};  // null: goes through rows (AVX2)
 };
 extern const BlockPanels kBlockPanelsAvx2, kBlockPanelsAvx2Round;      // layout kF32x16
 extern const BlockPanels kBlockPanelsAvx512, kBlockPanelsAvx512Round;  // layout kF32x32

@@ -1,6 +1,6 @@
-// Rows of Q4_0 and Q8_0 blocks (formats.md 3.1) as the AVX-512 packers read them. Values are those
-// of the format table's dequantize, d * q in float32, rounded to bf16 once where the product wants
-// bf16. Included by files compiled for AVX-512 only, everything has internal linkage.
+// Rows of Q4_0, Q8_0 and Q6_K blocks (formats.md 3.1, 3.3) as the AVX-512 packers read them. Values
+// are those of the format table's dequantize, d * q in float32, rounded to bf16 once where the
+// product wants bf16. Included by files compiled for AVX-512 only, everything has internal linkage.
 #ifndef LAPIDARY_QUANT_PANELS_AVX512_INL_H_
 #define LAPIDARY_QUANT_PANELS_AVX512_INL_H_
 
@@ -53,6 +53,37 @@ struct Q8Row {
     const uint8_t* block = Block(row, at);
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2 + 16 * kHalf));
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), Scale(block));
+  }
+  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
+    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
+  }
+};
+
+// A block of 256 is eight lines: line 4 h + j holds the elements whose low bits are the low (j < 2)
+// or high nibbles of ql[64 h + 32 (j % 2)..] and whose high bits are bits 2 j, 2 j + 1 of qh[32
+// h..].
+struct Q6Row {
+  static constexpr int64_t kBytes = 26;  // 210 / 8, for prefetching only
+  static constexpr int64_t kLineWeights = 64, kAhead = 256;
+  template <int kHalf>
+  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
+    const uint8_t* block = row + at / 256 * 210;
+    const int64_t line = at % 256 / 32, h = line / 4, j = line % 4;
+    const __m128i low = _mm_loadu_si128(
+        reinterpret_cast<const __m128i*>(block + 64 * h + 32 * (j % 2) + 16 * kHalf));
+    const __m128i high =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 128 + 32 * h + 16 * kHalf));
+    const __m512i nibble =
+        _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(low), _mm_cvtsi64_si128(j / 2 * 4)),
+                         _mm512_set1_epi32(15));
+    const __m512i pair =
+        _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(high), _mm_cvtsi64_si128(2 * j)),
+                         _mm512_set1_epi32(3));
+    const __m512i code = _mm512_sub_epi32(_mm512_or_si512(nibble, _mm512_slli_epi32(pair, 4)),
+                                          _mm512_set1_epi32(32));
+    const int8_t scale = static_cast<int8_t>(block[192 + 2 * line + kHalf]);
+    const __m512 d = _mm512_mul_ps(Scale(block + 208), _mm512_set1_ps(static_cast<float>(scale)));
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(code));
   }
   static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
     return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));

@@ -130,12 +130,13 @@ TEST(Panels, FunctionsEqualTheWayThroughRows) {
           if (!function) continue;
           for (const auto& [o, i] :
                {std::pair<int64_t, int64_t>{97, 160}, {16, 96}, {33, 64}, {256, 256}}) {
-            const Quantized w = Quantize(*format, o, i, 7);
+            const int64_t block = format->block_size, cols = (i + block - 1) / block * block;
+            const Quantized w = Quantize(*format, o, cols, 7);
             PanelRequest request;
             request.w = &w.view;
-            request.out = 32 <= (side == GemmSide::kForward ? o : i) - 1 ? 32 : 0;
-            request.outs = (side == GemmSide::kForward ? o : i) - request.out;
-            request.ks = side == GemmSide::kForward ? i : o;
+            request.out = 32 <= (side == GemmSide::kForward ? o : cols) - 1 ? 32 : 0;
+            request.outs = (side == GemmSide::kForward ? o : cols) - request.out;
+            request.ks = side == GemmSide::kForward ? cols : o;
             const int64_t kp = (request.ks + table.k_unit - 1) / table.k_unit * table.k_unit;
             const int64_t outs = (request.outs + 31) / 32 * 32;
             const int64_t bytes = PanelOffset(table.layout, outs, kp) * table.element_bytes;
