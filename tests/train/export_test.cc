@@ -499,6 +499,20 @@ TEST_F(ExportRules, PathsAndFormats) {
   EXPECT_TRUE(OpenCheckpointFiles(out_ / "x.gguf").missing.empty());
 }
 
+TEST_F(ExportRules, RelativePaths) {
+  const fs::path before = fs::current_path();
+  model_ = fs::absolute(model_).string();
+  fs::current_path(out_.path());
+  const std::string message = Refusal(
+      Request(model_, {{"gguf:bf16", "a.gguf"}, {"safetensors", "b/"}, {"gguf:f16", "c/d.gguf"}}));
+  fs::current_path(before);
+  EXPECT_EQ(message, "");
+  for (const char* name :
+       {"a.gguf", "mmproj-a.gguf", "b/model.safetensors", "b/config.json", "c/mmproj-d.gguf"}) {
+    EXPECT_TRUE(fs::exists(out_ / name)) << name;
+  }
+}
+
 TEST_F(ExportRules, DiskTooSmall) {
   ExportRequest request = Request(model_, {{"gguf:bf16", out_ / "x.gguf"}});
   uint64_t asked = 0;

@@ -39,6 +39,12 @@ std::string ExistingFolder(fs::path path) {
   return path.string();
 }
 
+// The absolute folder that an output's files go to.
+fs::path FolderOf(const OutputPlan& plan) {
+  const fs::path path = fs::absolute(plan.path).lexically_normal();
+  return plan.is_folder && path.has_filename() ? path : path.parent_path();
+}
+
 // ---- checks before anything is written
 // ----------------------------------------------------------------------------------
 
@@ -84,8 +90,7 @@ void CheckDisk(const std::vector<OutputPlan>& plans, const ExportRequest& reques
   };
   std::map<uint64_t, Need> disks;
   for (const OutputPlan& plan : plans) {
-    const std::string folder =
-        ExistingFolder(plan.is_folder ? fs::path(plan.path) : fs::path(plan.path).parent_path());
+    const std::string folder = ExistingFolder(FolderOf(plan));
     struct stat info;
     const uint64_t device =
         ::stat(folder.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_dev) : 0;
@@ -318,9 +323,7 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
   std::vector<std::unique_ptr<FileWriter>> writers;
   std::map<std::string, std::vector<Consumer>> consumers;
   for (const OutputPlan& plan : plans) {
-    folders.Create(
-        fs::absolute(plan.is_folder ? fs::path(plan.path) : fs::path(plan.path).parent_path())
-            .lexically_normal());
+    folders.Create(FolderOf(plan));
     for (const PlannedFile& file : plan.files) {
       writers.push_back(file.type->open(file.path, file.manifest));
       AppendGenerated(file, *writers.back());
