@@ -4,9 +4,9 @@
     G=../golden/gguf
     lapidary export --model $G/hf --adapter $G/lora --out safetensors=OUT/merged --out peft=OUT/peft --out gguf:bf16=OUT/bf16.gguf ...
     check_exports.py --base $G/hf --adapter $G/lora --tokens $G/tokens.json --media $G/media \\
-        --merged OUT/merged --peft OUT/peft --gguf OUT/f32.gguf OUT/bf16.gguf OUT/q8_0.gguf OUT/q4_0.gguf --mmproj OUT/mmproj-f32.gguf
+        --merged OUT/merged --peft OUT/peft --gguf OUT/f32.gguf OUT/bf16.gguf OUT/q8_0.gguf OUT/q4_0.gguf --mmproj OUT/mmproj-*.gguf
     check_exports.py --base $G/hf --tokens $G/tokens.json --media $G/media --inventory $G/inventory \\
-        --gguf PLAIN/text-f32.gguf PLAIN/text-q4_0.gguf ...          (exports without an adapter; names as in the inventory)
+        --gguf PLAIN/text-f32.gguf PLAIN/text-q4_0.gguf ...          --mmproj PLAIN/mmproj-*.gguf     (without an adapter; names as in the inventory)
 
 What is compared, one line each, and the limit that applies:
   merged  every tensor with PEFT's own merge in float32, rounded to bf16: all others bit-equal, at most 1e-3 of the
@@ -16,7 +16,7 @@ What is compared, one line each, and the limit that applies:
   gguf    llama.cpp runs it: F32 within 1e-3 of Transformers; every other type within 1e-3 of Transformers with the stored
           values (--stored), and unlimited figures as it is. Without an adapter: every tensor's bytes equal ggml's
           quantiser, and keys and tensors equal the inventory of llama.cpp's converter, if one is given
-  mmproj  with the first --gguf: F32 within 1e-3, others 0.1
+  mmproj  with an F32 --gguf, else the first: F32 within 1e-3, others 0.1
 The exit status is 1 when a limit is broken. Needs torch, transformers, peft, safetensors, gguf; PREFIX or --prefix
 names the tools of referee/llama-build.sh.
 """
@@ -121,6 +121,13 @@ def gguf_type(path):
     return "F32" if kinds == {"F32"} else "/".join(sorted(kinds))
 
 
+def check_inventory(a, path, name, stem):
+    found = a.inventory / f"{stem}.json" if a.inventory else None
+    if found and found.exists():
+        code, out = referee("gguf_inventory.py", path, "--against", found, "--ignore", a.ignore, a=a)
+        report(f"{name}: inventory", code == 0, result=out.replace("\n", " | ")[:1200])
+
+
 def check_gguf(a, path):
     kind = gguf_type(path)
     name = f"{path.name} ({kind})"
@@ -139,16 +146,13 @@ def check_gguf(a, path):
         if not a.adapter or kind in ("BF16", "BF16/F32"):  # a merge in float32 has finer values than the bf16 folder
             code, out = referee("gguf_tensors.py", "--gguf", path, "--hf", reference, a=a)
             report(f"{name}: bytes against ggml", code == 0, result=out.replace("\n", " | ")[-300:])
-    if a.inventory and not a.adapter:
-        found = a.inventory / (path.stem + ".json")
-        if found.exists():
-            code, out = referee("gguf_inventory.py", path, "--against", found, "--ignore", r"^general\.(name|size_label)$", a=a)
-            report(f"{name}: inventory", code == 0, result=out.replace("\n", " | ")[:600])
+    if not a.adapter:
+        check_inventory(a, path, name, path.stem)
 
 
 def check_mmproj(a, path):
     kind = gguf_type(path)
-    code, out = referee("gguf_check.py", "--gguf", a.gguf[0], "--mmproj", path, "--media", a.media, a=a)
+    code, out = referee("gguf_check.py", "--gguf", a.text, "--mmproj", path, "--media", a.media, a=a)
     r = json.loads(out) if out.startswith("{") else {"error": out}
     limit = 1e-3 if kind == "F32" else 0.1
     # with an adapter in the text model the stored logits do not apply; the embeddings do
@@ -157,6 +161,7 @@ def check_mmproj(a, path):
            **{k: r[k] for k in ("embedding_diff", "max_diff", "mean_kl", "top1", "error", "message") if k in r})
     code, out = referee("gguf_tensors.py", "--gguf", path, "--hf", a.base, a=a)
     report(f"{path.name} ({kind}): bytes against ggml", code == 0, result=out.replace("\n", " | ")[-300:])
+    check_inventory(a, path, f"{path.name} ({kind})", path.stem.replace("mmproj-text-", "mmproj-"))
 
 
 def main():
@@ -165,6 +170,7 @@ def main():
         ap.add_argument(f"--{name}", type=pathlib.Path, required=name in ("base", "tokens"))
     ap.add_argument("--gguf", type=pathlib.Path, nargs="+", default=[])
     ap.add_argument("--mmproj", type=pathlib.Path, nargs="+", default=[])
+    ap.add_argument("--ignore", default=r"^general\.(name|size_label)$", help="keys that need not equal the inventory (%(default)s)")
     ap.add_argument("--prefix", type=pathlib.Path, default=os.environ.get("PREFIX", pathlib.Path.home() / ".cache/lapidary-referee"))
     a = ap.parse_args()
     torch.set_num_threads(1)
@@ -185,6 +191,7 @@ def main():
         report("peft: logits", r["max_diff"] <= 1e-5, **r)
     for path in a.gguf:
         check_gguf(a, path)
+    a.text = next((p for p in a.gguf if gguf_type(p) == "F32"), a.gguf[0]) if a.gguf else None
     for path in a.mmproj:
         check_mmproj(a, path)
     print(f"{len(failed)} of the limits broken" + "".join(f"\n  {f}" for f in failed))
