@@ -92,7 +92,7 @@ bool LayerSelected(const AdapterConfig& config, const std::string& path) {
 
 AdapterConfig ResolveWords(AdapterConfig config, bool text_only) {
   if (config.target_modules.names.size() != 1) return config;
-  const std::string& word = config.target_modules.names[0];
+  const std::string word = config.target_modules.names[0];
   if (word == "all-linear") config.target_modules = {true, {LinearsPattern(true, text_only)}};
   if (word == "text-linear") config.target_modules = {true, {LinearsPattern(false, text_only)}};
   return config;
