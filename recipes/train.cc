@@ -109,8 +109,8 @@ void RunTrain(const TrainArgs& args) {
     return;
   }
   CatchSignals();
-  const TrainSummary summary =
-      Train(config, {.progress = args.quiet ? nullptr : stderr, .stop = &stop_requested});
+  const TrainSummary summary = Train(
+      config, {.progress = args.quiet ? nullptr : stderr, .stop = &stop_requested, .on_step = {}});
   if (!args.json) {
     PrintSummary(config, summary);
     return;
@@ -138,7 +138,7 @@ void AddTrain(CLI::App& cli) {
   auto a = std::make_shared<TrainArgs>();
   app->add_option("config", a->config, "JSON file, comments allowed; see recipes/configs/");
   app->add_option("--set", a->overrides, "key=value on top of the file, lora.r=8; repeatable")
-      ->take_all();
+      ->allow_extra_args(false);
   app->add_flag("--resume", a->resume, "go on from the latest checkpoint in output_dir");
   app->add_flag("--print-config", a->print_config, "print the configuration, defaults included");
   app->add_flag("--keys", a->keys, "list every key with its default and meaning");

@@ -129,7 +129,8 @@ std::vector<std::vector<int32_t>> ReadTokenLists(const std::string& path, int64_
                  json.is_discarded() ? "something that is not JSON" : "something else",
                  "; try [[2, 105, 106]]");
   std::vector<std::vector<int32_t>> lists;
-  for (const nlohmann::json& row : json) {
+  const nlohmann::json rows = json[0].is_array() ? json : nlohmann::json::array({json});
+  for (const nlohmann::json& row : rows) {
     LAPIDARY_CHECK(is_list(row), path, ": sequence ", lists.size(),
                    " must be a list of token ids; got ", row.dump().substr(0, 40));
     std::vector<int32_t>& list = lists.emplace_back();

@@ -118,6 +118,7 @@ class Run {
       const double seconds = Since(start);
       Account(result, seconds, &state.pending);
       Show(result, seconds);
+      if (hooks_.on_step) hooks_.on_step(state.step, result.loss);
       const bool last = state.step == session_.total_steps();
       if (Due(config_.logging_steps, state.step) || last) {
         Log(LogLine(state, result, learning_rate));

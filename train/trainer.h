@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,6 +20,8 @@ struct TrainHooks {
   // Becomes nonzero (from a signal handler, say) when the run should finish its step, save a
   // checkpoint and return. May be null.
   const volatile std::sig_atomic_t* stop = nullptr;
+  // Called after every step with its number, from 1, and its loss. May be empty.
+  std::function<void(int64_t step, double loss)> on_step;
 };
 
 struct TrainSummary {
