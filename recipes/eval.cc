@@ -41,7 +41,7 @@ SampleOptions MakeOptions(const EvalArgs& args, const MediaConfig& media) {
   options.video_budget = args.frame_tokens;
   options.num_frames = args.num_frames;
   options.max_length = args.max_length;
-  options.on_too_long = args.on_too_long == "skip"       ? OnTooLong::kDrop
+  options.on_too_long = args.on_too_long == "drop"       ? OnTooLong::kDrop
                         : args.on_too_long == "truncate" ? OnTooLong::kTruncate
                                                          : OnTooLong::kError;
   options.add_eos = !args.no_eos;
@@ -195,9 +195,9 @@ void AddEval(CLI::App& cli) {
       ->check(CLI::PositiveNumber);
   app->add_option("--max-length", a->max_length, "tokens of a record; 0: any")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--on-too-long", a->on_too_long, "error, skip or truncate")
+  app->add_option("--on-too-long", a->on_too_long, "error, drop or truncate")
       ->capture_default_str()
-      ->check(CLI::IsMember({"error", "skip", "truncate"}));
+      ->check(CLI::IsMember({"error", "drop", "truncate"}));
   app->add_option("--on-error", a->on_error, "stop or skip at a broken record")
       ->capture_default_str()
       ->check(CLI::IsMember({"stop", "skip"}));

@@ -420,7 +420,8 @@ std::string TrainConfigText(const TrainConfig& config) {
 }
 
 std::string TrainConfigHelp() {
-  const Json defaults = TrainConfigJson({});
+  const TrainConfig blank;
+  const Json defaults = TrainConfigJson(blank);
   std::string text;
   const auto line = [&](const std::string& key, const std::string& value, const char* meaning) {
     text += StrCat(key, key.size() < 28 ? std::string(28 - key.size(), ' ') : " ", value,

@@ -55,7 +55,7 @@ struct TrainConfig {
 
   // Data.
   int64_t max_length = 2048;
-  std::string on_too_long = "error";  // "skip", "truncate"
+  std::string on_too_long = "error";  // "drop", "truncate"
   std::string on_error = "stop";      // "skip"
   bool packing = false;
   bool shuffle = true;

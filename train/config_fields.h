@@ -69,7 +69,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("image_mask", c.image_mask, WordRule{{"sliding_only", "hf_forward"}},
         "where soft tokens of an image see each other");
   visit("max_length", c.max_length, IntRule{1, 1 << 24}, "tokens of a sample (packed: a sequence)");
-  visit("on_too_long", c.on_too_long, WordRule{{"error", "skip", "truncate"}},
+  visit("on_too_long", c.on_too_long, WordRule{{"error", "drop", "truncate"}},
         "what to do with a longer sample");
   visit("on_error", c.on_error, WordRule{{"stop", "skip"}}, "what to do with a broken record");
   visit("packing", c.packing, NoRule{}, "several samples in a sequence, blind to each other");

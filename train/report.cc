@@ -147,7 +147,23 @@ std::string Answers(const Json& before, const Json& after) {
   return html + "</table>\n";
 }
 
-// An object as a table, nested values as their JSON.
+// A path with its hash, a list of them, or JSON.
+std::string CardValue(const Json& value) {
+  if (value.is_string()) return HtmlText(value.get<std::string>());
+  if (value.is_object() && value.contains("sha256")) {
+    return StrCat(HtmlText(value.value("path", "")), "<br>SHA-256 ",
+                  HtmlText(value.value("sha256", "")),
+                  value.value("whole", true) ? "" : " (of the first megabyte of each file)");
+  }
+  std::string html;
+  if (value.is_array()) {
+    for (const Json& item : value) html += (html.empty() ? "" : "<br>") + CardValue(item);
+    return html;
+  }
+  return HtmlText(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+// An object as a table.
 std::string Table(const Json& object) {
   std::string html = "<table>";
   for (const auto& [key, value] : object.items()) {

@@ -30,7 +30,7 @@ SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& me
   options.video_budget = config.video_seq_length;
   options.num_frames = config.video_frames;
   options.max_length = config.max_length;
-  options.on_too_long = config.on_too_long == "skip"       ? OnTooLong::kDrop
+  options.on_too_long = config.on_too_long == "drop"       ? OnTooLong::kDrop
                         : config.on_too_long == "truncate" ? OnTooLong::kTruncate
                                                            : OnTooLong::kError;
   options.add_eos = config.add_eos;

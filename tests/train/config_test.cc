@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "autograd/base/error.h"
@@ -153,9 +154,22 @@ TEST(TrainConfig, AMissingFileIsNamed) {
   }
 }
 
+// The configurations that come with the program.
+TEST(TrainConfig, RecipesAreValid) {
+  int count = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(LAPIDARY_SOURCE_DIR "/recipes/configs")) {
+    if (entry.path().extension() != ".json") continue;
+    EXPECT_NO_THROW(LoadTrainConfig(entry.path().string(), {})) << entry.path();
+    ++count;
+  }
+  EXPECT_GE(count, 4);
+}
+
 TEST(TrainConfig, HelpHasEveryKey) {
   const std::string help = TrainConfigHelp();
-  const nlohmann::ordered_json defaults = TrainConfigJson({});
+  const TrainConfig blank;
+  const nlohmann::ordered_json defaults = TrainConfigJson(blank);
   for (const auto& [key, value] : defaults.items()) {
     EXPECT_NE(help.find(key == "dataset" ? "dataset.train" : key), std::string::npos) << key;
   }
