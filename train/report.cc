@@ -167,11 +167,8 @@ std::string CardValue(const Json& value) {
 std::string Table(const Json& object) {
   std::string html = "<table>";
   for (const auto& [key, value] : object.items()) {
-    const std::string text = value.is_string()
-                                 ? value.get<std::string>()
-                                 : value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    html +=
-        StrCat("<tr><th>", HtmlText(key), "</th><td><code>", HtmlText(text), "</code></td></tr>\n");
+    html += StrCat("<tr><th>", HtmlText(key), "</th><td><code>", CardValue(value),
+                   "</code></td></tr>\n");
   }
   return html + "</table>\n";
 }

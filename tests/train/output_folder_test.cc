@@ -6,6 +6,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "tests/quant/temp_folder.h"
 
 namespace lapidary {
 namespace {
@@ -15,12 +16,9 @@ namespace fs = std::filesystem;
 class OutputFolderTest : public testing::Test {
  protected:
   OutputFolderTest() {
-    char name[] = "/tmp/lapidary-out-XXXXXX";
-    path_ = ::mkdtemp(name);
     config_.output_dir = path_ + "/run";
     config_.model_name_or_path = path_ + "/base";
   }
-  ~OutputFolderTest() override { fs::remove_all(path_); }
 
   std::string Message() const {
     try {
@@ -35,7 +33,8 @@ class OutputFolderTest : public testing::Test {
     WriteFile(folder + "/trainer_state.json", "{}");
   }
 
-  std::string path_;
+  const TempFolder folder_;
+  const std::string path_ = folder_.path();
   TrainConfig config_;
 };
 

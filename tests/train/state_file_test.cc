@@ -7,6 +7,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/random.h"
+#include "tests/quant/temp_folder.h"
 
 namespace lapidary {
 namespace {
@@ -14,9 +15,6 @@ namespace {
 class StateFileTest : public testing::Test {
  protected:
   StateFileTest() {
-    char name[] = "/tmp/lapidary-state-XXXXXX";
-    folder_ = ::mkdtemp(name);
-    path_ = folder_ + "/trainer_state.h5";
     std::vector<float> values(6 * 5);
     for (size_t i = 0; i < values.size(); ++i) values[i] = RandomNormal({1, 2, 3}, i);
     state_.tensors["model.layers.0.lora_A.weight.exp_avg"] =
@@ -27,7 +25,6 @@ class StateFileTest : public testing::Test {
     state_.texts["cursor"] = "{\"epoch\":1}";
     state_.texts["empty"] = "";
   }
-  ~StateFileTest() override { std::filesystem::remove_all(folder_); }
 
   std::string Message() const {
     try {
@@ -38,7 +35,8 @@ class StateFileTest : public testing::Test {
     return "no error";
   }
 
-  std::string folder_, path_;
+  const TempFolder folder_;
+  const std::string path_ = folder_ / "trainer_state.h5";
   StateFile state_;
 };
 

@@ -17,6 +17,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "tests/quant/temp_folder.h"
 #include "train/config.h"
 #include "train/make_model.h"
 #include "train/run_card.h"
@@ -51,9 +52,6 @@ inline bool Killed(int status) { return WIFSIGNALED(status) && WTERMSIG(status) 
 class RunPlace {
  public:
   RunPlace() {
-    char name[] = "/tmp/lapidary-train-XXXXXX";
-    if (!::mkdtemp(name)) throw Error("mkdtemp failed");
-    path_ = name;
     // In a process of its own, so that this one has no threads and may fork.
     const int status = Fork([&] {
       MakeModel(MakeModelConfig("tiny", 2), path_ + "/base", {}, [](int64_t, int64_t) {});
@@ -62,7 +60,6 @@ class RunPlace {
     WriteData("train.jsonl", 10);
     WriteData("eval.jsonl", 3);
   }
-  ~RunPlace() { std::filesystem::remove_all(path_); }
 
   const std::string& path() const { return path_; }
 
@@ -107,7 +104,8 @@ class RunPlace {
   }
 
  private:
-  std::string path_;
+  const TempFolder folder_;
+  const std::string path_ = folder_.path();
 };
 
 inline std::string ReadText(const std::string& path) { return ReadFile(path); }

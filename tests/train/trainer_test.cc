@@ -66,7 +66,7 @@ TEST(Trainer, LearnsAndWritesEverything) {
   EXPECT_EQ(report.find("http://"), std::string::npos);
   EXPECT_EQ(report.find("https://"), std::string::npos);
   for (const char* text : {"Loss", "Learning rate", "Gradient norm", "Held-out data", "Answers",
-                           "sha256", "amber and a little more", "</html>"}) {
+                           "SHA-256", "amber and a little more", "</html>"}) {
     EXPECT_NE(report.find(text), std::string::npos) << text;
   }
 }
