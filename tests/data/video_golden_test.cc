@@ -41,7 +41,10 @@ void CheckStoredFrames(const std::string& folder, const json& c, const VideoProc
         .height = stacked.height / frames,
         .width = stacked.width,
         .pixels = {stacked.pixels.begin() + i * bytes, stacked.pixels.begin() + (i + 1) * bytes}};
-    const ImageFeatures cut = Patches(FitImage(frame, config.frame, budget), config.frame);
+    const Image fitted = FitImage(frame, config.frame, budget);
+    EXPECT_EQ(fitted.height, c.at("h"));
+    EXPECT_EQ(fitted.width, c.at("w"));
+    const ImageFeatures cut = Patches(fitted, config.frame);
     rows.insert(rows.end(), cut.rows.begin(), cut.rows.end());
   }
   EXPECT_EQ(golden::Hash(rows), c.at("pixel_values_sha256"));
