@@ -145,6 +145,18 @@ Json VisionConfigJson(const GgufFile& file) {
       {"rms_norm_eps", Decimal(FloatOr(file, "clip.vision.attention.layer_norm_epsilon", 1e-6))}};
 }
 
+// Our own keys (train/export/gguf_metadata.h); without them the 12B's values hold.
+std::string ProcessorJson(const GgufFile& file) {
+  Json processor = Json::object();
+  const auto put = [&](const char* key, const char* section, const char* field) {
+    if (file.Find(key)) processor[section][field] = file.GetInt(key);
+  };
+  put("lapidary.image_max_soft_tokens", "image_processor", "max_soft_tokens");
+  put("lapidary.video_max_soft_tokens", "video_processor", "max_soft_tokens");
+  put("lapidary.video_num_frames", "video_processor", "num_frames");
+  return processor.empty() ? "" : processor.dump();
+}
+
 Json AudioConfigJson(const GgufFile& file) {
   LAPIDARY_CHECK(file.GetString("clip.audio.projector_type") == "gemma4ua", file.path(),
                  ": clip.audio.projector_type must be gemma4ua; got ",
@@ -291,6 +303,7 @@ GgufSource OpenGgufSource(const std::string& text_path) {
   if (has("clip.has_vision_encoder")) config["vision_config"] = VisionConfigJson(*media);
   if (has("clip.has_audio_encoder")) config["audio_config"] = AudioConfigJson(*media);
   source.config_json = config.dump(2) + "\n";
+  if (media) source.processor_json = ProcessorJson(*media);
 
   const ModelConfig parsed = ParseModelConfig(source.config_json, text_path);
   std::vector<CatalogTensor> expected = ExpectedTensors(parsed);

@@ -25,6 +25,7 @@ struct GgufTokenizer {
 
 struct GgufSource {
   std::string config_json;  // as ParseModelConfig reads it
+  std::string processor_json;  // as processor_config.json: token budgets and frames, where the mmproj names them
   TensorSet tensors;  // canonical names; tensors that had to be permuted live in memory, the rest
                       // in the maps
   GgufTokenizer tokenizer;

@@ -170,6 +170,7 @@ CheckpointFiles OpenCheckpointFiles(const std::string& path) {
     files.config = ParseModelConfig(source.config_json, path);
     files.warnings = source.warnings;
     files.tokenizer = std::make_shared<GgufTokenizer>(std::move(source.tokenizer));
+    files.processor_json = source.processor_json;
     Classify(source.tensors, &files);
     return files;
   }
@@ -234,6 +235,7 @@ LoadedModel LoadModel(const std::string& path) {
   LoadedModel loaded;
   loaded.warnings = files.warnings;
   loaded.tokenizer = files.tokenizer;
+  loaded.processor_json = files.processor_json;
   if (!files.extra.empty()) {
     loaded.warnings.push_back(
         StrCat(path, ": ", files.extra.size(),

@@ -23,6 +23,7 @@ struct CheckpointFiles {
   std::vector<std::string> warnings;
   std::vector<std::shared_ptr<const void>> owners;
   std::shared_ptr<const GgufTokenizer> tokenizer;  // of a GGUF; null for a folder
+  std::string processor_json;                      // of a GGUF
 };
 
 // Opens a folder with config.json and safetensors, or a *.gguf text model (mmproj-*.gguf beside it
@@ -37,6 +38,7 @@ struct LoadedModel {
   Transformer model;
   std::vector<std::string> warnings;  // one line each, for the command to print
   std::shared_ptr<const GgufTokenizer> tokenizer;  // of a GGUF; null for a folder
+  std::string processor_json;                      // of a GGUF
 };
 
 // Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become

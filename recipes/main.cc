@@ -17,6 +17,10 @@ int main(int argc, char** argv) {
   lapidary::AddMakeData(cli);
   lapidary::AddData(cli);
   lapidary::AddTokenize(cli);
+  lapidary::AddExport(cli);
+  lapidary::AddEval(cli);
+  lapidary::AddCompare(cli);
+  lapidary::AddTrain(cli);
   try {
     cli.parse(argc, argv);
     return 0;

@@ -146,7 +146,7 @@ Bundle OpenBundle(const std::string& path, const std::string& adapter) {
   std::string chat_template, generation, where = path;
   if (loaded.tokenizer) {
     bundle.tokenizer = std::make_unique<Tokenizer>(SpecFromGguf(*loaded.tokenizer, path));
-    bundle.media = ParseMediaConfig("", config.json, path);
+    bundle.media = ParseMediaConfig(loaded.processor_json, config.json, path);
     chat_template = loaded.tokenizer->chat_template;
   } else {
     if (std::filesystem::exists(path + "/tokenizer.json")) bundle.tokenizer = OpenTokenizer(path);

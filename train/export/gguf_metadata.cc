@@ -189,6 +189,26 @@ GgufValue Triple(const json& processor, const char* key, double fallback) {
   return GgufValue::F32s(std::move(values));
 }
 
+// How the processor cuts media, where that is not how the 12B's does.
+GgufKeys MediaKeys(const json& processor) {
+  struct Row {
+    const char *key, *section, *field;
+    int64_t usual;
+  };
+  constexpr Row kRows[] = {{"lapidary.image_max_soft_tokens", "image_processor", "max_soft_tokens", 280},
+                           {"lapidary.video_max_soft_tokens", "video_processor", "max_soft_tokens", 70},
+                           {"lapidary.video_num_frames", "video_processor", "num_frames", 32}};
+  GgufKeys keys;
+  for (const Row& row : kRows) {
+    if (!processor.contains(row.section) || !processor[row.section].is_object()) continue;
+    const json& section = processor[row.section];
+    if (!section.contains(row.field) || !section[row.field].is_number_unsigned()) continue;
+    const int64_t value = section[row.field].get<int64_t>();
+    if (value != row.usual) keys.emplace_back(row.key, GgufValue::U32(value));
+  }
+  return keys;
+}
+
 void Append(GgufKeys& keys, const GgufKeys& more) {
   keys.insert(keys.end(), more.begin(), more.end());
 }
@@ -225,6 +245,7 @@ GgufMetadata ReadGgufMetadata(const std::string& folder, const ModelConfig& conf
   if (processor.empty()) processor = ReadOptional(base / "preprocessor_config.json");
   out.image_mean = Triple(processor, "image_mean", 0);
   out.image_std = Triple(processor, "image_std", 1);
+  out.media = MediaKeys(processor);
   return out;
 }
 
@@ -346,6 +367,7 @@ GgufKeys MmprojKeys(const GgufMetadata& metadata, const ModelConfig& config, int
     put("audio.num_mel_bins", GgufValue::U32(128));
     put("audio.attention.layer_norm_epsilon", GgufValue::F32(config.audio.rms_norm_eps));
   }
+  Append(keys, metadata.media);
   keys.emplace_back("general.quantization_version", GgufValue::U32(2));
   return keys;
 }

@@ -2,11 +2,16 @@
 // from a Hugging Face folder.
 //
 // Differences from the converter, all of them (tests compare everything else):
-//   general.name                  the folder's name; the converter also looks into model cards
-//   general.size_label            always counted; the converter first looks for a size in the
-//   folder's name tokenizer.ggml.eot_token_id   always written if the vocabulary has <turn|>
-//   (formats.md 2.5); the converter writes none clip.vision.projector.scale_factor  written if
-//   pooling_kernel_size is not 3, which is what a reader assumes without the key
+//   general.name                        the folder's name; the converter also looks into model cards
+//   general.size_label                  always counted; the converter first looks for a size in the
+//                                       folder's name
+//   tokenizer.ggml.eot_token_id         always written if the vocabulary has <turn|> (formats.md
+//                                       2.5); the converter writes none
+//   clip.vision.projector.scale_factor  written if pooling_kernel_size is not 3, which is what a
+//                                       reader assumes without the key
+//   lapidary.image_max_soft_tokens, lapidary.video_max_soft_tokens, lapidary.video_num_frames
+//                                       written if the processor's value is not the 12B's (280, 70,
+//                                       32): GGUF has no other place for it, llama.cpp ignores it
 #ifndef LAPIDARY_TRAIN_EXPORT_GGUF_METADATA_H_
 #define LAPIDARY_TRAIN_EXPORT_GGUF_METADATA_H_
 
@@ -25,6 +30,7 @@ struct GgufMetadata {
   GgufKeys tokenizer;  // the text file
   GgufKeys suppress;   // tokenizer.ggml.suppress_tokens, which stands among the model's keys
   GgufValue image_mean, image_std;
+  GgufKeys media;  // token budgets and frames that are not the 12B's: the mmproj file
 };
 
 // Throws Error if tokenizer.json is missing, broken, has gaps in its ids, or holds more tokens than
