@@ -64,8 +64,12 @@ class Pool {
     in_parallel = true;
     Call(0);
     in_parallel = false;
-    for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin > kSpins) std::this_thread::yield();
+    // On a machine with other work the last worker may not be running: spin a little, then sleep.
+    for (int spin = 0; spin < kSpins && pending_.load(std::memory_order_acquire) != 0; ++spin)
+      CpuPause();
+    for (int left = pending_.load(std::memory_order_acquire); left != 0;
+         left = pending_.load(std::memory_order_acquire)) {
+      pending_.wait(left, std::memory_order_acquire);
     }
     if (error_) std::rethrow_exception(error_);
   }
@@ -98,6 +102,7 @@ class Pool {
       if (stop_) return;
       Call(t);
       pending_.fetch_sub(1, std::memory_order_release);
+      pending_.notify_one();
     }
   }
 
