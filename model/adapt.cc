@@ -62,9 +62,13 @@ class Matcher {
 
   void CheckAllUsed() const {
     for (const std::string& name : pattern_.names) {
-      LAPIDARY_CHECK(
-          used_.count(name), "lora: every entry of ", field_, " must match a module; got '", name,
-          "', which matches none; try all-linear, text-linear, or a name such as q_proj");
+      LAPIDARY_CHECK(used_.count(name), "lora: every entry of ", field_,
+                     " must match a module; got '", name,
+                     "', which matches none; try all-linear, text-linear, or ",
+                     pattern_.is_regex
+                         ? "a list of names such as [\"q_proj\"]: a text is a regular expression "
+                           "for whole paths"
+                         : "a name such as q_proj");
     }
   }
 

@@ -269,7 +269,8 @@ const char* GgufTypeName(GgufType type) {
 GgufFile GgufFile::Parse(const uint8_t* bytes, uint64_t size, const std::string& where) {
   Cursor in(bytes, size, where);
   LAPIDARY_CHECK(size >= 4 && std::memcmp(in.Take(4, "the magic"), "GGUF", 4) == 0, where,
-                 ": must be a GGUF file (first bytes 'GGUF')");
+                 ": must be a GGUF file (first bytes 'GGUF'); got ", size,
+                 " bytes of something else");
   GgufFile out;
   out.version_ = in.Read<uint32_t>("the version");
   LAPIDARY_CHECK((out.version_ & 0xffff) != 0, where, ": must be little-endian; got version ",

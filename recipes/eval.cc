@@ -119,6 +119,8 @@ void RunEval(const EvalArgs& args) {
                  args.data.empty() ? "none" : "both");
   const bool answers = args.answers || args.swap_media;
   LAPIDARY_CHECK(!answers || !args.data.empty(), "eval: --answers must come with --data; got none");
+  LAPIDARY_CHECK(args.save_logits.empty() || args.save_logits.ends_with(".safetensors"),
+                 "--save-logits: the file must be named *.safetensors; got ", args.save_logits);
   LAPIDARY_CHECK(args.loss_chunk >= 64 && args.loss_chunk % 64 == 0,
                  "--loss-chunk: must be a multiple of 64; got ", args.loss_chunk);
   std::shared_ptr<const Dataset> dataset;

@@ -289,15 +289,20 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
     }
   }
   std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
+  const bool created = std::filesystem::create_directories(folder, failed);
   LAPIDARY_CHECK(!failed, folder, ": must be a folder that can be created; got ", failed.message());
-  WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
-  WriteFile(folder + "/tokenizer.json", tokenizer);
-  WriteFile(folder + "/tokenizer_config.json", TokenizerConfig());
-  WriteFile(folder + "/chat_template.jinja", CanonicalChatTemplate());
-  WriteFile(folder + "/generation_config.json", GenerationConfig(config));
-  WriteFile(folder + "/processor_config.json", ProcessorConfig(config));
-  WriteFile(folder + "/config.json", config.json);
+  try {
+    WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
+    WriteFile(folder + "/tokenizer.json", tokenizer);
+    WriteFile(folder + "/tokenizer_config.json", TokenizerConfig());
+    WriteFile(folder + "/chat_template.jinja", CanonicalChatTemplate());
+    WriteFile(folder + "/generation_config.json", GenerationConfig(config));
+    WriteFile(folder + "/processor_config.json", ProcessorConfig(config));
+    WriteFile(folder + "/config.json", config.json);
+  } catch (...) {  // half a checkpoint is none
+    if (created) std::filesystem::remove_all(folder, failed);
+    throw;
+  }
 }
 
 }  // namespace lapidary

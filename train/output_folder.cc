@@ -64,13 +64,20 @@ std::vector<Checkpoint> ListCheckpoints(const std::string& path) {
   throw Error(StrCat(path, ": cannot ", action, "; got ", reason));
 }
 
-// One file or folder of an earlier run, or "".
+// One file or folder of an earlier run, or "". A run that ended before its first step (a broken
+// record, say) leaves its configuration and no metrics: nothing to lose.
 std::string EarlierRun(const std::string& path) {
-  for (const char* name : kOwnFiles) {
-    if (fs::exists(path + "/" + name)) return name;
-  }
+  std::error_code error;
+  const bool begun = fs::file_size(path + "/metrics.jsonl", error) > 0 && !error;
   const std::vector<Checkpoint> checkpoints = ListCheckpoints(path);
-  return checkpoints.empty() ? "" : fs::path(checkpoints[0].folder).filename().string();
+  for (const char* name : kOwnFiles) {
+    const std::string file = name;
+    const bool of_any_run = file == "training_config.json" || file == "metrics.jsonl";
+    if (of_any_run && !begun && checkpoints.empty()) continue;
+    if (fs::exists(path + "/" + file)) return file;
+  }
+  if (!checkpoints.empty()) return fs::path(checkpoints[0].folder).filename().string();
+  return "";
 }
 
 }  // namespace
@@ -83,7 +90,7 @@ std::optional<Checkpoint> LatestCheckpoint(const std::string& output_dir) {
 
 OutputFolder::OutputFolder(const TrainConfig& config) : path_(config.output_dir) {
   std::error_code error;
-  fs::create_directories(path_, error);
+  created_ = fs::create_directories(path_, error);
   if (error || !fs::is_directory(path_)) {
     Fail(path_, "create the folder", error ? error.message() : "a file of that name");
   }
@@ -122,12 +129,22 @@ OutputFolder::OutputFolder(const TrainConfig& config) : path_(config.output_dir)
       for (const char* name : kOwnFiles) fs::remove(path_ + "/" + name);
     }
   } catch (...) {
-    ::close(lock_);
+    Leave();
     throw;
   }
 }
 
-OutputFolder::~OutputFolder() { ::close(lock_); }
+OutputFolder::~OutputFolder() { Leave(); }
+
+void OutputFolder::Leave() const {
+  std::error_code error;
+  const auto files = std::distance(fs::directory_iterator(path_, error), fs::directory_iterator());
+  if (created_ && !error && files == 1) {
+    ::unlink((path_ + "/.lock").c_str());
+    ::rmdir(path_.c_str());  // fails if another process has begun to use it
+  }
+  ::close(lock_);
+}
 
 void OutputFolder::ClearTemporary() const {
   std::vector<fs::path> old;

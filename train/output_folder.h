@@ -33,6 +33,7 @@ class OutputFolder {
   // is, else throws Error. Throws Error too if another process holds the lock, or if the checkpoint
   // to resume from does not exist ("latest" without any checkpoint begins anew).
   explicit OutputFolder(const TrainConfig& config);
+  // Releases the lock; a folder that this object created and nothing was written into goes.
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
@@ -52,9 +53,11 @@ class OutputFolder {
 
  private:
   void ClearTemporary() const;
+  void Leave() const;
   void Retire(const std::string& folder) const;
   std::string path_;
   int lock_ = -1;
+  bool created_ = false;  // by this object: an empty one is taken away again
   std::optional<Checkpoint> resume_;
 };
 

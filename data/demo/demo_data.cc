@@ -321,7 +321,7 @@ std::vector<Example> Maker::MakeTexts(const std::string& split, int64_t count) {
     }
   }
   LAPIDARY_CHECK(!sets.empty() && !finds.empty(),
-                 "WriteDemoData: each split must have sentences; got none; try another seed");
+                 "make-data: each split must have sentences; got none; try another seed");
   Draws draws(options_.seed, split + "/text", 0);
   const auto shuffle = [&](std::vector<Json>& list) {
     for (size_t i = list.size(); i > 1; --i)
@@ -359,7 +359,7 @@ void Maker::WriteSheet() {
 }
 
 void CheckRange(const char* name, double value, double least, double most) {
-  LAPIDARY_CHECK(value >= least && value <= most, "WriteDemoData: ", name, " must be ", least,
+  LAPIDARY_CHECK(value >= least && value <= most, "make-data: ", name, " must be ", least,
                  " to ", most, "; got ", value);
 }
 

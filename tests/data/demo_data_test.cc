@@ -206,7 +206,7 @@ TEST_F(DemoDataTest, Refusals) {
   EXPECT_EQ(Hashes(Folder("full")).size(), 1u);
   DemoDataOptions options = kSmall;
   options.size = 3;
-  EXPECT_EQ(error(Folder("a"), options), "WriteDemoData: size must be 8 to 100000; got 3");
+  EXPECT_EQ(error(Folder("a"), options), "make-data: size must be 8 to 100000; got 3");
   WriteFile(Folder("full") + "/file", "x");
   EXPECT_NE(error(Folder("full") + "/file/below", kSmall).find("must be a folder that can be made"),
             std::string::npos);

@@ -65,20 +65,22 @@ void CheckPaths(const std::vector<OutputPlan>& plans, const ExportRequest& reque
   for (const OutputPlan& plan : plans) {
     LAPIDARY_CHECK(
         !SamePlace(plan.path, request.model) && !(adapter && SamePlace(plan.path, adapter->folder)),
-        plan.path, ": an output must not be the folder that it is made from; try another folder");
+        plan.path,
+        ": an output must not be the folder that it is made from; got that one; try another");
     for (const std::string& path : PathsOf(plan)) {
       LAPIDARY_CHECK(seen.insert(fs::weakly_canonical(path)).second, path,
                      ": every output must have its own path; got it twice");
       LAPIDARY_CHECK(!fs::is_directory(path), path, ": must be a file; got a folder");
       LAPIDARY_CHECK(request.overwrite || !fs::exists(path), path,
-                     ": must not exist; try --overwrite or another path");
+                     ": must not exist; got a file; try --overwrite or another path");
     }
     if (plan.is_folder) {
       LAPIDARY_CHECK(!fs::exists(plan.path) || fs::is_directory(plan.path), plan.path,
                      ": must be a folder; got a file");
       LAPIDARY_CHECK(request.overwrite || !fs::exists(plan.path) || fs::is_empty(plan.path),
                      plan.path,
-                     ": must be an empty or new folder; try --overwrite or another path");
+                     ": must be an empty or new folder; got one with files in it; try --overwrite "
+                     "or another path");
     }
   }
 }

@@ -1,0 +1,337 @@
+// The commands from outside: help, JSON, round trips, equal results by different ways, and training
+// that is interrupted.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+
+#include "autograd/base/error.h"
+#include "autograd/base/file.h"
+#include "autograd/base/random.h"
+#include "autograd/base/sha256.h"
+#include "quant/safetensors.h"
+#include "tests/recipes/program.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+const Workshop& Shop() {
+  static const Workshop shop;
+  return shop;
+}
+
+std::string Works(const Words& words, const HowToRun& how = {}) {
+  const Finished run = Shop().Run(words, how);
+  std::string command;
+  for (const std::string& word : words) command += " " + word;
+  EXPECT_EQ(run.code, 0) << command << "\n" << run.err;
+  return run.out;
+}
+
+json Json(const Words& words) {
+  const std::string out = Works(words);
+  const json parsed = json::parse(out, nullptr, false);
+  EXPECT_TRUE(parsed.is_object()) << words[0] << ": " << out;
+  return parsed;
+}
+
+std::string HashOf(const std::string& file) {
+  const std::string path = Shop() / file;
+  return fs::exists(path) ? Sha256Hex(ReadFile(path)) : "no " + file;
+}
+
+// --- help ---
+
+TEST(Commands, HelpNamesEveryOption) {
+  const std::map<std::string, Words> options = {
+      {"train", {"config", "--set", "--resume", "--print-config", "--keys", "--quiet", "--json"}},
+      {"eval",
+       {"--model", "--adapter", "--data", "--tokens", "--save-logits", "--answers", "--swap-media",
+        "--compute", "--max-length", "--on-too-long", "--on-error", "--image-mask",
+        "--empty-thought", "--loss-chunk", "--json"}},
+      {"generate",
+       {"--model", "--adapter", "--prompt", "--system", "--messages", "--record", "--image",
+        "--audio", "--video", "--max-new-tokens", "--greedy", "--temperature", "--top-k", "--top-p",
+        "--seed", "--think", "--raw", "--json"}},
+      {"export",
+       {"--model", "--adapter", "--out", "--overwrite", "--json", "safetensors", "peft", "gguf:f32",
+        "gguf:bf16", "gguf:q8_0", "gguf:q4_0"}},
+      {"inspect", {"model", "--json"}},
+      {"tokenize", {"--model", "--decode", "--json", "--no-special", "--add-special", "files"}},
+      {"make-model", {"--out", "--shape", "--layers", "--config", "--tokenizer", "--seed"}},
+      {"make-data", {"--out", "--seed", "--size", "--held-out", "--json"}},
+      {"compare", {"rows", "--html", "--title"}},
+      {"data", {"inspect", "stats"}},
+      {"data inspect",
+       {"--model", "--limit", "--format", "--max-length", "--on-too-long", "--json"}},
+      {"data stats", {"--model", "--format", "--max-length", "--json"}},
+  };
+  for (const auto& [command, names] : options) {
+    Words words;
+    std::istringstream parts(command);
+    for (std::string word; parts >> word;) words.push_back(word);
+    words.push_back("--help");
+    const std::string text = Works(words);
+    for (const std::string& name : names) {
+      EXPECT_NE(text.find(name), std::string::npos) << command << " --help: " << name;
+    }
+    EXPECT_NE(text.find("--help"), std::string::npos) << command;
+  }
+  // Every command of the main page is in the list above.
+  const std::string page = Works({"--help"});
+  int listed = 0;
+  std::istringstream lines(page.substr(page.find("Subcommands:")));
+  static const std::regex row("^  ([a-z-]+) .*");
+  std::smatch match;
+  for (std::string line; std::getline(lines, line);) {
+    if (!std::regex_match(line, match, row)) continue;
+    EXPECT_TRUE(options.contains(match[1])) << match[1];
+    ++listed;
+  }
+  EXPECT_GE(listed, 10) << page;
+  EXPECT_TRUE(std::regex_match(Works({"--version"}), std::regex("[0-9.]+\n")));
+  EXPECT_NE(Works({"train", "--keys"}).find("learning_rate"), std::string::npos);
+}
+
+// --- JSON ---
+
+TEST(Commands, JsonOutputsParse) {
+  const json inspect = Json({"inspect", "base", "--json"});
+  EXPECT_EQ(inspect.at("usable"), true);
+  EXPECT_EQ(inspect.at("architecture").at("layers"), 2);
+  EXPECT_EQ(Json({"data", "inspect", "train.jsonl", "--model", "base", "--json", "--limit", "2"})
+                .at("samples")
+                .size(),
+            2u);
+  Json({"data", "stats", "train.jsonl", "--model", "base", "--json"});
+  const json eval =
+      Json({"eval", "--model", "base", "--data", "eval.jsonl", "--answers", "--json", "--quiet"});
+  EXPECT_TRUE(std::isfinite(eval.at("loss").get<double>())) << eval.dump();
+  EXPECT_TRUE(eval.contains("answers"));
+  const json text =
+      Json({"generate", "--model", "base", "--prompt", "hi", "--max-new-tokens", "4", "--json"});
+  EXPECT_LE(text.at("ids").size(), 4u);
+  const json exported =
+      Json({"export", "--model", "base", "--out", "gguf:q8_0=json.gguf", "--json"});
+  for (const json& file : exported.at("files")) {
+    EXPECT_EQ(file.at("bytes"), fs::file_size(Shop() / file.at("path").get<std::string>()));
+  }
+  EXPECT_EQ(exported.at("files").size(), 2u);
+  const json data =
+      Json({"make-data", "--out", "data", "--size", "8", "--held-out", "8", "--json"});
+  EXPECT_FALSE(data.at("examples").empty());
+  const json train = Json({"train", "lora.json", "--set", "output_dir=json-run", "--set",
+                           "max_steps=2", "--json", "--quiet"});
+  EXPECT_EQ(train.at("steps"), 2);
+  const json config = json::parse(Works({"train", "lora.json", "--print-config"}), nullptr, false);
+  EXPECT_EQ(config.at("lora").at("r"), 2);
+  std::istringstream metrics(ReadFile(Shop() / "json-run/metrics.jsonl"));
+  for (std::string line; std::getline(metrics, line);) {
+    EXPECT_TRUE(json::parse(line, nullptr, false).is_object()) << line;
+  }
+}
+
+// --- tokenize ---
+
+TEST(Commands, TokenizeRoundTrip) {
+  const Words lines = {"plain words, and 12345 numbers", "  two  spaces ",
+                       "caf\u00e9 \u4f60\u597d \U0001f600", "<bos><|turn>user\\n"};
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  HowToRun how;
+  how.in = text;
+  const std::string ids = Works({"tokenize", "--model", "base"}, how);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), '\n'), 4);
+  how.in = ids;
+  EXPECT_EQ(Works({"tokenize", "--model", "base", "--decode"}, how), text);
+  // JSON strings hold what a line cannot.
+  const std::string odd = json("tab\there\nand a new line \u2028 end").dump() + "\n";
+  how.in = odd;
+  how.in = Works({"tokenize", "--model", "base", "--json"}, how);
+  EXPECT_TRUE(json::parse(how.in).is_array()) << how.in;
+  EXPECT_EQ(json::parse(Works({"tokenize", "--model", "base", "--decode", "--json"}, how)),
+            json::parse(odd));
+}
+
+// --- generate, eval, export ---
+
+TEST(Commands, GenerateFollowsItsSeed) {
+  const auto ids = [](const Words& more) {
+    Words words = {"generate", "--model",          "base", "--prompt",
+                   "tell me",  "--max-new-tokens", "24",   "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return Json(words).at("ids");
+  };
+  const json first = ids({"--seed", "7"});
+  EXPECT_EQ(ids({"--seed", "7"}), first);
+  EXPECT_NE(ids({"--seed", "8"}), first);
+  EXPECT_EQ(ids({"--greedy", "--seed", "1"}), ids({"--greedy", "--seed", "2"}));
+  EXPECT_EQ(ids({"--greedy"}), ids({"--temperature", "0"}));
+  EXPECT_EQ(ids({"--greedy"}), ids({"--top-k", "1"}));
+}
+
+TEST(Commands, SavedLogitsHaveTheShapesOfTheTokens) {
+  WriteFile(Shop() / "tokens.json", "[[2, 300, 301, 302], [2, 5], [2, 9, 10, 11, 12, 13, 14]]");
+  const json eval = Json({"eval", "--model", "base", "--tokens", "tokens.json", "--save-logits",
+                          "logits.safetensors", "--json", "--quiet", "--compute", "float32"});
+  EXPECT_EQ(eval.at("records"), 3);
+  const SafetensorsFile file = SafetensorsFile::Open(Shop() / "logits.safetensors");
+  ASSERT_EQ(file.tensors().size(), 3u);
+  const std::map<std::string, int64_t> lengths = {
+      {"logits.0", 4}, {"logits.1", 2}, {"logits.2", 7}};
+  for (const StoredTensor& tensor : file.tensors()) {
+    ASSERT_TRUE(lengths.contains(tensor.name)) << tensor.name;
+    EXPECT_EQ(tensor.shape, (TensorShape{lengths.at(tensor.name), 2048}));
+    EXPECT_EQ(tensor.dtype, "F32");
+    for (const float value : tensor.ReadAll()) ASSERT_TRUE(std::isfinite(value));
+  }
+}
+
+TEST(Commands, ExportsEvaluateAsTheModel) {
+  Works({"train", "lora.json", "--set", "output_dir=tuned", "--set", "max_steps=3", "--quiet"});
+  Works({"export", "--model", "base", "--adapter", "tuned", "--out", "gguf:f32=f32.gguf", "--out",
+         "gguf:bf16=bf16.gguf", "--out", "gguf:q8_0=q8.gguf", "--out", "safetensors=merged"});
+  const auto loss = [](const std::string& model, const Words& more = {}) {
+    Words words = {"eval",      "--model", model,     "--data", "eval.jsonl",
+                   "--compute", "float32", "--quiet", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return Json(words).at("loss").get<double>();
+  };
+  const double base = loss("base"), tuned = loss("base", {"--adapter", "tuned"});
+  const double merged = loss("merged");
+  ASSERT_TRUE(std::isfinite(tuned));
+  EXPECT_GT(std::abs(tuned - base), 1e-3) << "the adapter must change the loss";
+  std::printf("base %.6f, adapter %.6f, merged %.6f, f32 %.6f, bf16 %.6f, q8_0 %.6f\n", base, tuned,
+              merged, loss("f32.gguf"), loss("bf16.gguf"), loss("q8.gguf"));
+  EXPECT_NEAR(loss("f32.gguf"), tuned, 1e-5 * tuned);
+  EXPECT_NEAR(loss("bf16.gguf"), merged, 1e-5 * merged);  // the same bf16 weights
+  EXPECT_NEAR(merged, tuned, 1e-2 * tuned);
+  EXPECT_NEAR(loss("q8.gguf"), tuned, 2e-2 * tuned);
+}
+
+// --- interrupted training ---
+
+Words TrainInto(const std::string& out, const Words& set = {}) {
+  Words words = {"train", "lora.json", "--quiet", "--set", "output_dir=" + out};
+  for (const std::string& item : set) words.insert(words.end(), {"--set", item});
+  return words;
+}
+
+const Words kLong = {"num_train_epochs=12", "save_steps=5"};  // 36 steps
+
+double straight_milliseconds = 0;
+
+const std::string& StraightHash() {
+  static const std::string hash = [] {
+    const auto start = std::chrono::steady_clock::now();
+    Works(TrainInto("straight", kLong));
+    straight_milliseconds =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    return HashOf("straight/adapter_model.safetensors");
+  }();
+  return hash;
+}
+
+void ExpectClean(const std::string& folder) {
+  for (const auto& entry : fs::recursive_directory_iterator(Shop() / folder)) {
+    EXPECT_EQ(entry.path().string().find("tmp-"), std::string::npos) << entry.path();
+  }
+}
+
+TEST(Interrupted, CtrlCSavesAndResumes) {
+  ASSERT_EQ(StraightHash().size(), 64u) << StraightHash();
+  for (const int lines : {1, 8, 19}) {
+    const std::string out = StrCat("stopped-", lines);
+    HowToRun how;
+    how.signal = SIGINT;
+    how.metrics = Shop() / out + "/metrics.jsonl";
+    how.lines = lines;
+    const Finished run = Shop().Run(TrainInto(out, kLong), how);
+    EXPECT_EQ(run.code, 0) << run.err;
+    EXPECT_NE(run.err.find("saving a checkpoint"), std::string::npos) << run.err;
+    EXPECT_NE(run.out.find("--resume"), std::string::npos) << run.out;
+    EXPECT_NE(HashOf(out + "/adapter_model.safetensors"), StraightHash()) << "was not interrupted";
+    ExpectClean(out);
+    Words again = TrainInto(out, kLong);
+    again.push_back("--resume");
+    Works(again);
+    EXPECT_EQ(HashOf(out + "/adapter_model.safetensors"), StraightHash()) << lines;
+  }
+}
+
+// SIGKILL after random times, several in one run: what is resumed at the end has the same bits.
+TEST(Interrupted, KilledAtRandomTimes) {
+  ASSERT_EQ(StraightHash().size(), 64u) << StraightHash();
+  int killed = 0;
+  for (uint64_t round = 0; round < 4; ++round) {
+    const std::string out = StrCat("killed-", round);
+    Words words = TrainInto(out, kLong);
+    words.push_back("--resume");
+    for (uint64_t kill = 0; kill < 3; ++kill) {
+      HowToRun how;
+      how.signal = SIGKILL;
+      how.milliseconds =
+          straight_milliseconds * 1e-3 *
+          static_cast<double>(100 + RandomBelow({.seed = 5, .step = round, .op = 1}, kill, 800));
+      killed += Shop().Run(words, how).code == -SIGKILL;
+    }
+    Works(words);
+    EXPECT_EQ(HashOf(out + "/adapter_model.safetensors"), StraightHash()) << round;
+    ExpectClean(out);
+  }
+  std::printf("%d of 12 runs were killed before their end\n", killed);
+  EXPECT_GT(killed, 0);
+}
+
+// --- the same bits ---
+
+// One run with pictures, sounds, clips and text, in both kinds of training.
+TEST(SameBits, ThreadsCheckpointingAndLossChunks) {
+  Works({"make-data", "--out", "mixed", "--size", "8", "--held-out", "8", "--image-pixels", "48",
+         "--audio-samples", "5120", "--video-frames", "4"});
+  for (const char* kind : {"lora", "full"}) {
+    std::map<std::string, std::string> hashes;
+    for (const char* threads : {"1", "2"}) {
+      for (const char* checkpointing : {"true", "false"}) {
+        for (const char* chunk : {"64", "128", "256"}) {
+          const std::string out = StrCat("bits-", kind);
+          fs::remove_all(Shop() / out);
+          Words words = TrainInto(
+              out,
+              {"dataset.train=mixed/catalog.train.jsonl", "max_steps=2", "max_length=512",
+               "lora.target_modules=\"all-linear\"", "per_device_train_batch_size=4",
+               StrCat("gradient_checkpointing=", checkpointing), StrCat("loss_chunk=", chunk)});
+          const bool full = std::string(kind) == "full";
+          if (full)
+            words.insert(words.end(), {"--set", "lora=null", "--set", "learning_rate=1e-3"});
+          HowToRun how;
+          how.env = {StrCat("LAPIDARY_THREADS=", threads)};
+          Works(words, how);
+          const std::string file = full ? "/model.safetensors" : "/adapter_model.safetensors";
+          hashes[StrCat("threads ", threads, ", checkpointing ", checkpointing, ", chunk ",
+                        chunk)] = HashOf(out + file);
+        }
+      }
+    }
+    std::set<std::string> distinct;
+    for (const auto& [how, hash] : hashes) {
+      std::printf("%s, %s: %s\n", kind, how.c_str(), hash.substr(0, 16).c_str());
+      distinct.insert(hash);
+    }
+    EXPECT_EQ(distinct.size(), 1u) << kind;
+    EXPECT_EQ(distinct.begin()->size(), 64u) << *distinct.begin();
+  }
+}
+
+}  // namespace
+}  // namespace lapidary
