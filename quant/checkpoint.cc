@@ -103,7 +103,7 @@ TensorSet FromIndex(const std::string& index_path) {
 TensorSet OpenCheckpoint(const std::string& path) {
   std::error_code ignored;
   LAPIDARY_CHECK(fs::exists(path, ignored), path,
-                 ": must exist; try a folder with model.safetensors");
+                 ": must exist; got nothing; try a folder with model.safetensors");
   if (!fs::is_directory(path, ignored)) {
     return EndsWith(path, ".json") ? FromIndex(path) : FromFiles(path, {path}, {});
   }

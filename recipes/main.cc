@@ -1,7 +1,9 @@
 // The `lapidary` program. Errors of the user's making: one line on stderr, exit code 2.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -56,6 +58,8 @@ int main(int argc, char** argv) {
   try {
     CheckCommand(cli, argc, argv);
     cli.parse(argc, argv);
+    LAPIDARY_CHECK(std::fflush(stdout) == 0 && !std::ferror(stdout),
+                   "standard output: must take all that is written; got ", std::strerror(errno));
     return 0;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return cli.exit(error);  // --help, --version

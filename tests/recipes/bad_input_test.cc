@@ -1,6 +1,9 @@
 // Bad input to every command: one line `error: where: rule; got ...` on stderr, exit code 2, and
 // nothing left behind or changed.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -358,6 +361,11 @@ TEST_F(BadInput, Media) {
 }
 
 TEST_F(BadInput, OutputsThatExist) {
+  fs::create_directory(*shop_ / "out");
+  const int lock = ::open((*shop_ / "out/.lock").c_str(), O_RDWR | O_CREAT, 0600);
+  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
+  Refused("must belong to one run at a time", Train({"max_steps=1"}));
+  ::close(lock);
   Works(Train({"max_steps=1"}));
   const std::string hash = ReadFile(*shop_ / "out/adapter_model.safetensors");
   Refused("must be without an earlier run", Train({"max_steps=1"}));
@@ -421,6 +429,54 @@ TEST_F(BadInput, Exports) {
   refused("finite", true);
 }
 
+// Every file of a checkpoint, cut: the resumed run names it, and the checkpoint stays as it is.
+TEST_F(BadInput, BrokenCheckpoints) {
+  Works(Train({}));
+  Words again = Train({});
+  again.push_back("--resume");
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(*shop_ / "out/checkpoint-6")) {
+    const std::string path = entry.path().string(), name = entry.path().filename().string();
+    if (name == "adapter_config.json") continue;  // read by others; resuming needs only the tensors
+    const std::string bytes = ReadFile(path);
+    fs::remove(path);  // the final result may share the file
+    WriteFile(path, bytes.substr(0, bytes.size() / 2));
+    Refused(name, again);
+    fs::remove(path);
+    WriteFile(path, bytes);
+    ++files;
+  }
+  EXPECT_GE(files, 3);
+  Works(again);
+}
+
+TEST_F(BadInput, AdapterFolders) {
+  Works(Train({"max_steps=1"}));
+  const auto refused = [&](const std::string& text) {
+    Refused(text, {"eval", "--model", "base", "--adapter", "bad", "--data", "eval.jsonl"});
+    Refused(text, {"export", "--model", "base", "--adapter", "bad", "--out", "safetensors=x"});
+  };
+  fs::create_directory(*shop_ / "bad");
+  refused("bad/adapter_config.json");
+  WriteFile(*shop_ / "bad/adapter_config.json", "{");
+  refused("bad/adapter_config.json: must be JSON");
+  WriteFile(*shop_ / "bad/adapter_config.json", "{\"r\": 0}");
+  refused("bad/adapter_config.json: ");
+  WriteFile(*shop_ / "bad/adapter_config.json", ReadFile(*shop_ / "out/adapter_config.json"));
+  refused("bad");
+  const std::string bytes = ReadFile(*shop_ / "out/adapter_model.safetensors");
+  WriteFile(*shop_ / "bad/adapter_model.safetensors", bytes.substr(0, bytes.size() / 2));
+  refused("bad/adapter_model.safetensors: ");
+}
+
+TEST_F(BadInput, MediaWithoutMmproj) {
+  Works({"export", "--model", "base", "--out", "gguf:bf16=x.gguf"});
+  fs::remove(*shop_ / "mmproj-x.gguf");
+  WriteFile(*shop_ / "bad",
+            EncodePng({.height = 48, .width = 48, .pixels = std::vector<uint8_t>(6912, 9)}));
+  Refused("", {"generate", "--model", "x.gguf", "--prompt", "a", "--image", "bad"});
+}
+
 // A full disk: files may not grow beyond a size.
 TEST_F(BadInput, DiskFull) {
   HowToRun full;
@@ -433,6 +489,12 @@ TEST_F(BadInput, DiskFull) {
   Refused("got File too large",
           {"eval", "--model", "base", "--data", "eval.jsonl", "--save-logits", "x.safetensors"},
           full);
+  HowToRun output;
+  output.out = "/dev/full";
+  for (const Words& words :
+       {Words{"inspect", "base"}, {"inspect", "base", "--json"}, {"train", "--keys"}}) {
+    Refused("standard output: must take all", words, output);
+  }
   const Finished run = shop_->Run(Train({}), full);
   EXPECT_EQ(run.code, 2);
   EXPECT_NE(run.err.find("got File too large"), std::string::npos) << run.err;

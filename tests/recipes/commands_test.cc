@@ -141,6 +141,23 @@ TEST(Commands, JsonOutputsParse) {
   }
 }
 
+// Broken records are listed by line, and skipped aloud where that is asked for.
+TEST(Commands, BrokenRecordsAreNamed) {
+  WriteFile(Shop() / "broken.jsonl", ReadFile(Shop() / "eval.jsonl") + "{\n{\"messages\": []}\n" +
+                                         ReadFile(Shop() / "eval.jsonl"));
+  const std::string report = Works({"data", "inspect", "broken.jsonl", "--model", "base"});
+  for (const char* place : {"broken.jsonl:4", "broken.jsonl:5"}) {
+    EXPECT_NE(report.find(place), std::string::npos) << report;
+  }
+  const Finished eval = Shop().Run({"eval", "--model", "base", "--data", "broken.jsonl", "--quiet",
+                                    "--on-error", "skip", "--json"});
+  EXPECT_EQ(eval.code, 0) << eval.err;
+  EXPECT_EQ(json::parse(eval.out).at("records"), 6);
+  EXPECT_NE(eval.err.find("warning: broken.jsonl:4"), std::string::npos) << eval.err;
+  EXPECT_NE(eval.err.find("warning: broken.jsonl:5"), std::string::npos) << eval.err;
+  EXPECT_EQ(Shop().Run({"eval", "--model", "base", "--data", "broken.jsonl", "--quiet"}).code, 2);
+}
+
 // --- tokenize ---
 
 TEST(Commands, TokenizeRoundTrip) {

@@ -53,6 +53,7 @@ Finished RunLapidary(const std::string& at, const std::vector<std::string>& word
   LAPIDARY_CHECK(::mkdtemp(name) != nullptr, name, ": must be a folder that can be made");
   const std::string folder = name;
   WriteFile(folder + "/in", how.in);
+  WriteFile(folder + "/out", "");
   std::vector<std::string> all = {LAPIDARY_PROGRAM};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> arguments;
@@ -61,7 +62,8 @@ Finished RunLapidary(const std::string& at, const std::vector<std::string>& word
   const pid_t child = ::fork();
   LAPIDARY_CHECK(child >= 0, "fork must work");
   if (child == 0) {
-    const std::string out = folder + "/out", err = folder + "/err", in = folder + "/in";
+    const std::string out = how.out.empty() ? folder + "/out" : how.out, err = folder + "/err",
+                      in = folder + "/in";
     const int flags = O_WRONLY | O_CREAT | O_TRUNC;
     if (::chdir(at.c_str()) != 0) ::_exit(126);
     ::dup2(::open(in.c_str(), O_RDONLY), 0);

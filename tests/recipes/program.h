@@ -16,6 +16,7 @@ struct Finished {
 struct HowToRun {
   std::string in;                // standard input
   std::vector<std::string> env;  // NAME=VALUE on top of the test's own
+  std::string out;               // where standard output goes; empty: to Finished::out
   uint64_t file_limit = 0;       // bytes that a file may have (a full disk); 0: any
   // Signal to send; after so many lines of OUT/metrics.jsonl, or else after so many milliseconds.
   int signal = 0;
