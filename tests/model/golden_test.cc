@@ -309,7 +309,10 @@ void CheckGenerate(const std::string& folder) {
         if (whole.empty()) whole = got;
         EXPECT_EQ(got, whole) << folder << ": prefill chunk " << chunk;
       }
-      if (named) EXPECT_EQ(whole, row[rule == ImageMask::kHfForward ? "greedy_bare_rule" : "greedy"].get<std::vector<int32_t>>()) << folder << ": " << name;
+      if (named) {
+        const char* key = rule == ImageMask::kHfForward ? "greedy_bare_rule" : "greedy";
+        EXPECT_EQ(whole, row[key].get<std::vector<int32_t>>()) << folder << ": " << name;
+      }
       if (whole == want) equal += std::string(equal.empty() ? "" : " and ") + name;
     }
     std::printf("%s generate batch %d: %zu tokens equal under: %s (smallest margin %.3g)\n", Label(folder).c_str(),
