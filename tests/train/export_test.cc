@@ -13,7 +13,6 @@
 #include "autograd/base/file.h"
 #include "autograd/base/float16.h"
 #include "autograd/base/parallel.h"
-#include "autograd/base/sha256.h"
 #include "model/gguf_source.h"
 #include "model/tensor_names.h"
 #include "quant/gguf.h"
@@ -21,6 +20,7 @@
 #include "quant/strict_json.h"
 #include "tests/golden.h"
 #include "tests/quant/temp_folder.h"
+#include "tests/train/inventory.h"
 #include "train/export/gguf_metadata.h"
 #include "train/export/merge.h"
 #include "train/export/targets.h"
@@ -33,71 +33,6 @@ using nlohmann::json;
 
 // The differences from llama.cpp's converter that we want; reasons in train/export/gguf_metadata.h.
 const std::set<std::string> kAllowed = {"general.name", "tokenizer.ggml.eot_token_id"};
-
-std::string Hash(const void* data, uint64_t bytes) {
-  Sha256 hash;
-  hash.Add(data, bytes);
-  return hash.Hex();
-}
-
-json Scalar(const GgufValue& value, size_t i) {
-  if (value.is_string()) return value.strings[i];
-  if (value.is_float()) return value.floats[i];
-  if (value.type == GgufType::kBool) return value.ints[i] != 0;
-  return value.ints[i];
-}
-
-// Whether a key equals its entry of an inventory (../referee/gguf_inventory.py describes the form).
-bool KeyEquals(const GgufValue& ours, const json& theirs) {
-  const std::string type =
-      ours.is_array ? StrCat("array of ", GgufTypeName(ours.type)) : GgufTypeName(ours.type);
-  if (theirs["type"] != type) return false;
-  const auto same = [&](const json& a, const json& b) {
-    return a.is_number_float() ? b.is_number() && a.get<float>() == b.get<float>() : a == b;
-  };
-  if (!ours.is_array) return same(Scalar(ours, 0), theirs["value"]);
-  if (theirs["length"] != ours.size()) return false;
-  json list = json::array();
-  for (size_t i = 0; i < ours.size(); ++i) list.push_back(Scalar(ours, i));
-  if (theirs.contains("value")) {
-    for (size_t i = 0; i < ours.size(); ++i) {
-      if (!same(list[i], theirs["value"][i])) return false;
-    }
-    return true;
-  }
-  const std::string text = list.dump();
-  return theirs["sha256_of_json"] == Hash(text.data(), text.size());
-}
-
-// Compares a file with an inventory; returns the number of keys and tensors compared.
-int CompareWithInventory(const std::string& path, const std::string& inventory_path) {
-  const json inventory = ReadJsonFile(inventory_path);
-  const GgufFile file = GgufFile::Open(path);
-  int compared = 0, wrong = 0;
-  std::set<std::string> names;
-  for (const auto& [key, value] : file.keys()) {
-    names.insert(key);
-    if (kAllowed.count(key)) continue;
-    const bool equal = inventory["keys"].contains(key) && KeyEquals(value, inventory["keys"][key]);
-    EXPECT_TRUE(equal) << inventory_path << ": key " << key;
-    wrong += !equal;
-    ++compared;
-  }
-  for (const auto& [key, value] : inventory["keys"].items())
-    EXPECT_TRUE(names.count(key)) << inventory_path << ": no key " << key;
-  EXPECT_EQ(file.tensors().tensors().size(), inventory["tensors"].size()) << inventory_path;
-  for (const StoredTensor& tensor : file.tensors().tensors()) {
-    const json theirs = inventory["tensors"].value(tensor.name, json());
-    const std::vector<int64_t> ne(tensor.shape.rbegin(), tensor.shape.rend());
-    const bool equal = theirs.is_object() && theirs["type"] == tensor.dtype && theirs["ne"] == ne &&
-                       theirs["sha256"] == Hash(tensor.data, tensor.bytes);
-    EXPECT_TRUE(equal) << inventory_path << ": tensor " << tensor.name;
-    wrong += !equal;
-    ++compared;
-  }
-  std::printf("%s: %d keys and tensors, %d differ\n", inventory_path.c_str(), compared, wrong);
-  return compared;
-}
 
 ExportRequest Request(const std::string& model, std::vector<ExportOutput> outputs,
                       const std::string& adapter = "") {
@@ -138,7 +73,7 @@ TEST(ExportGolden, GgufEqualsTheInventories) {
           std::printf("absent: %s\n", inventory.c_str());
           continue;
         }
-        compared += CompareWithInventory(file, inventory);
+        compared += CompareWithInventory(file, inventory, kAllowed);
       }
     }
   }

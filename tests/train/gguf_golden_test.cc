@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/base/float16.h"
-#include "autograd/base/sha256.h"
 #include "data/image.h"
 #include "data/media.h"
 #include "model/gguf_names.h"
@@ -17,6 +16,7 @@
 #include "tests/golden.h"
 #include "tests/model/golden_batch.h"
 #include "tests/quant/temp_folder.h"
+#include "tests/train/inventory.h"
 #include "train/bundle.h"
 #include "train/export/export.h"
 
@@ -26,10 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-std::string Hash(const void* data, uint64_t bytes) {
-  Sha256 hash;
-  hash.Add(data, bytes);
-  return hash.Hex();
+// Sets may lack what these tests compare: an absent part is printed. What is there must be
+// compared.
+void ExpectCompared(int cases, bool there, const char* what) {
+  std::printf("%d cases of %s%s\n", cases, what, there ? "" : ": absent");
+  EXPECT_TRUE(cases > 0 || !there) << what;
 }
 
 // What media/prompt.json and its files become: soft tokens in place of the marks, the picture at
@@ -88,12 +89,14 @@ Prompt ReadPrompt(const std::string& folder, const Bundle& bundle) {
 
 TEST(GgufGolden, PromptWithMedia) {
   int cases = 0;
+  bool there = false;
   for (const std::string& root : golden::Find("gguf")) {
     const std::string folder = root + "/media";
     if (!fs::exists(folder + "/expected.safetensors")) {
       std::printf("absent: %s/expected.safetensors\n", folder.c_str());
       continue;
     }
+    there = true;
     Bundle bundle = OpenBundle(root + "/hf");
     const Prompt prompt = ReadPrompt(folder, bundle);
     const SafetensorsFile want = SafetensorsFile::Open(folder + "/expected.safetensors");
@@ -131,7 +134,7 @@ TEST(GgufGolden, PromptWithMedia) {
     check("logits_bare_forward", ImageMask::kHfForward);
     ++cases;
   }
-  EXPECT_GT(cases, 0) << "no golden/gguf/media under any root";
+  ExpectCompared(cases, there, "golden/gguf/media");
 }
 
 // Bytes of a PEFT tensor in a type of the converter.
@@ -150,6 +153,7 @@ std::vector<uint8_t> Converted(const StoredTensor& tensor, const std::string& ty
 // GGUF's names, and its alpha.
 TEST(GgufGolden, AdaptersOfTheConverter) {
   int cases = 0;
+  bool there = false;
   for (const std::string& root : golden::Find("gguf")) {
     if (!fs::exists(root + "/lora")) {
       std::printf("absent: %s/lora\n", root.c_str());
@@ -172,6 +176,7 @@ TEST(GgufGolden, AdaptersOfTheConverter) {
         std::printf("absent: %s\n", path.c_str());
         continue;
       }
+      there = true;
       const json inventory = json::parse(ReadFile(path));
       EXPECT_EQ(inventory["keys"]["adapter.type"]["value"], "lora") << path;
       EXPECT_EQ(inventory["keys"]["adapter.lora.alpha"]["value"].get<double>(),
@@ -207,7 +212,7 @@ TEST(GgufGolden, AdaptersOfTheConverter) {
       ++cases;
     }
   }
-  EXPECT_GT(cases, 0) << "no adapter in golden/gguf";
+  ExpectCompared(cases, there, "adapters in golden/gguf");
 }
 
 // The files of types that the exporter does not write (iq4_nl, q4_k_m, ...): their keys, and those
@@ -218,6 +223,7 @@ TEST(GgufGolden, InventoriesOfOtherTypes) {
   const std::set<std::string> differ = {"general.file_type", "general.name",
                                         "tokenizer.ggml.eot_token_id"};
   int cases = 0;
+  bool there = false;
   for (const std::string& root : golden::Find("gguf")) {
     if (!fs::exists(root + "/inventory")) {
       std::printf("absent: %s/inventory\n", root.c_str());
@@ -232,6 +238,7 @@ TEST(GgufGolden, InventoriesOfOtherTypes) {
     for (const auto& entry : fs::directory_iterator(root + "/inventory")) {
       const std::string path = entry.path().string(), name = entry.path().stem().string();
       if (name.rfind("text-", 0) != 0 || written.contains(name.substr(5))) continue;
+      there = true;
       const json inventory = json::parse(ReadFile(path));
       int keys = 0, equal = 0, later = 0;
       for (const auto& [key, value] : file.keys()) {
@@ -268,7 +275,27 @@ TEST(GgufGolden, InventoriesOfOtherTypes) {
       ++cases;
     }
   }
-  EXPECT_GT(cases, 0) << "no inventory of another type in golden/gguf";
+  ExpectCompared(cases, there, "inventories of other types");
+}
+
+// llama.cpp's own files as our reader sees them, of any type.
+TEST(GgufGolden, OfficialFilesAreRead) {
+  int cases = 0;
+  bool there = false;
+  for (const std::string& root : golden::Find("gguf")) {
+    if (!fs::exists(root + "/official")) {
+      std::printf("absent: %s/official\n", root.c_str());
+      continue;
+    }
+    for (const auto& entry : fs::directory_iterator(root + "/official")) {
+      const std::string inventory = root + "/inventory/" + entry.path().stem().string() + ".json";
+      if (entry.path().extension() != ".gguf" || !fs::exists(inventory)) continue;
+      there = true;
+      EXPECT_GT(CompareWithInventory(entry.path().string(), inventory, {}), 0);
+      ++cases;
+    }
+  }
+  ExpectCompared(cases, there, "golden/gguf/official");
 }
 
 }  // namespace
