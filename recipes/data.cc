@@ -19,6 +19,7 @@
 #include "data/tokenizer.h"
 #include "recipes/commands.h"
 #include "train/bundle.h"
+#include "train/make_model.h"
 
 namespace lapidary {
 namespace {
@@ -69,7 +70,16 @@ void PrintSamples(const DataArgs& args, const Dataset& dataset, const SampleBuil
 
 void Run(const DataArgs& args) {
   LAPIDARY_CHECK(args.limit >= 0, "--limit: must be at least 0; got ", args.limit);
-  const std::unique_ptr<Tokenizer> tokenizer = OpenTokenizer(args.model);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (args.model.empty()) {
+    std::fprintf(stderr,
+                 "note: without --model the small built-in tokenizer counts; lengths differ from "
+                 "your model's\n");
+    const std::string json = FitSmallTokenizer(MakeModelConfig("tiny", 0));
+    tokenizer = std::make_unique<Tokenizer>(ParseTokenizerJson(json, "built-in tokenizer"));
+  } else {
+    tokenizer = OpenTokenizer(args.model);
+  }
   SampleOptions options = args.options;
   if (std::filesystem::is_directory(args.model)) options.media = LoadMediaConfig(args.model);
   const SampleBuilder builder(*tokenizer, options);
@@ -91,7 +101,9 @@ void AddOne(CLI::App& parent, const char* name, const char* help, bool stats_onl
   args->stats_only = stats_only;
   CLI::App* command = parent.add_subcommand(name, help);
   command->add_option("files", args->files, "JSON Lines files")->required();
-  command->add_option("--model", args->model, "checkpoint folder or GGUF")->required();
+  command->add_option("--model", args->model,
+                      "checkpoint folder or GGUF whose tokenizer and media settings count "
+                      "(default: a small built-in tokenizer)");
   command->add_flag("--json", args->json, "print JSON");
   command->add_option("--format", args->format,
                       "auto, messages, prompt_completion or text (default auto)");

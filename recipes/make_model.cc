@@ -20,7 +20,11 @@ struct MakeModelArgs {
   MakeModelOptions options;
 };
 
-void RunMakeModel(const MakeModelArgs& args) {
+void RunMakeModel(MakeModelArgs args) {
+  if (args.config.empty() && args.shape.size() > 5 &&
+      args.shape.compare(args.shape.size() - 5, 5, ".json") == 0) {
+    args.config = args.shape;
+  }
   LAPIDARY_CHECK(args.config.empty() || args.layers == 0,
                  "make-model: --layers must go with --shape; got it beside --config");
   const ModelConfig config = args.config.empty()
@@ -52,7 +56,7 @@ void AddMakeModel(CLI::App& cli) {
       "make-model", "write a random checkpoint, to try everything without the real weights");
   auto args = std::make_shared<MakeModelArgs>();
   app->add_option("--out", args->out, "folder to write")->required();
-  app->add_option("--shape", args->shape, "tiny or 12b")->capture_default_str();
+  app->add_option("--shape", args->shape, "tiny, 12b, or a config.json")->capture_default_str();
   app->add_option("--layers", args->layers, "number of layers instead of the shape's own")
       ->check(CLI::Range(1, 4096));
   app->add_option("--config", args->config, "a config.json to follow instead of a shape");
