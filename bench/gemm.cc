@@ -4,10 +4,12 @@
 //   bench_gemm --tokens 512 2048 --formats bf16 q4_0 --directions fwd dx dw --shapes 3840x15360
 //   --json
 //
-// A shape is I x O. --cpu-time counts the process's CPU time and runs on one thread: for machines
-// that others use at the same time.
+// The format "openblas" is OpenBLAS in float32 on float32 weights, for comparison; its share is of
+// the same peak. A shape is I x O. --cpu-time counts the process's CPU time and runs on one thread:
+// for machines that others use at the same time.
 #include "autograd/gemm.h"
 
+#include <cblas.h>
 #include <time.h>
 
 #include <CLI/CLI.hpp>
@@ -90,6 +92,20 @@ Weights MakeWeights(const Format& format, int64_t o, int64_t i) {
   return w;
 }
 
+constexpr char kOpenBlas[] = "openblas";
+
+// The same products by OpenBLAS.
+void BlasProduct(const std::string& direction, const float* w, int64_t n, int64_t i, int64_t o,
+                 float* x, float* y, float* dw) {
+  const int nn = static_cast<int>(n), ii = static_cast<int>(i), oo = static_cast<int>(o);
+  if (direction == "fwd")
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, nn, oo, ii, 1, x, ii, w, ii, 0, y, oo);
+  if (direction == "dx")
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, nn, ii, oo, 1, y, oo, w, ii, 0, x, ii);
+  if (direction == "dw")
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, oo, ii, nn, 1, y, oo, x, ii, 0, dw, ii);
+}
+
 void RunCase(const Options& options, const std::string& direction, const std::string& format,
              int64_t i, int64_t o, int64_t n, const Weights& weights) {
   const Compute compute = options.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
@@ -97,6 +113,11 @@ void RunCase(const Options& options, const std::string& direction, const std::st
   if (direction == "dw") dw.resize(o * i);
   const auto product = [&](int repetition) {
     const WeightView& w = weights.views[repetition % weights.views.size()];
+    if (format == kOpenBlas) {
+      BlasProduct(direction, static_cast<const float*>(w.data), n, i, o, x.data(), y.data(),
+                  dw.data());
+      return;
+    }
     if (direction == "fwd") GemmForward(x.data(), n, w, y.data(), false, compute);
     if (direction == "dx") GemmInputGrad(y.data(), n, w, x.data(), false, compute);
     if (direction == "dw") GemmWeightGrad(y.data(), x.data(), n, o, i, dw.data(), false, compute);
@@ -139,7 +160,7 @@ void RunCase(const Options& options, const std::string& direction, const std::st
     std::printf("%s\n", line.dump().c_str());
   } else {
     std::printf(
-        "%-4s %-5s %6ldx%-7ld T %5ld  %8.3f TFLOP/s  peak %6.3f  share %5.1f %%  %9.3f ms  weight "
+        "%-4s %-8s %6ldx%-7ld T %5ld  %8.3f TFLOP/s  peak %6.3f  share %5.1f %%  %9.3f ms  weight "
         "%6.1f GB/s\n",
         direction.c_str(), format.c_str(), static_cast<long>(i), static_cast<long>(o),
         static_cast<long>(n), Median(rates), Median(peaks), 100 * share, seconds * 1e3,
@@ -152,8 +173,9 @@ int Main(int argc, char** argv) {
   Options options;
   CLI::App app("Matrix products beside the peak of the machine");
   app.add_option("--tokens", options.tokens, "rows of x");
-  app.add_option("--formats", options.formats,
-                 "formats of the weight, as in the format table, lower case");
+  app.add_option(
+      "--formats", options.formats,
+      "formats of the weight, as in the format table, lower case; openblas: float32 by OpenBLAS");
   app.add_option("--directions", options.directions, "fwd, dx, dw")
       ->check(CLI::IsMember({"fwd", "dx", "dw"}));
   app.add_option("--shapes", options.shapes, "IxO");
@@ -169,6 +191,7 @@ int Main(int argc, char** argv) {
   LAPIDARY_CHECK(options.isa.empty() || options.isa == IsaName(ActiveIsa()),
                  "bench_gemm --isa: must be supported by this CPU; got ", options.isa);
   if (options.cpu_time) SetThreads(1);
+  openblas_set_num_threads(Threads());
   if (!options.json) {
     std::printf("isa %s, compute %s, %d threads%s\n", IsaName(ActiveIsa()), options.compute.c_str(),
                 Threads(), options.cpu_time ? ", CPU time" : "");
@@ -178,7 +201,7 @@ int Main(int argc, char** argv) {
     LAPIDARY_CHECK(at != std::string::npos, "bench_gemm --shapes: must be IxO; got ", shape);
     const int64_t i = std::stoll(shape.substr(0, at)), o = std::stoll(shape.substr(at + 1));
     for (const std::string& format : options.formats) {
-      const Weights weights = MakeWeights(GetFormat(format), o, i);
+      const Weights weights = MakeWeights(GetFormat(format == kOpenBlas ? "f32" : format), o, i);
       for (const std::string& direction : options.directions) {
         for (int64_t n : options.tokens) RunCase(options, direction, format, i, o, n, weights);
       }
