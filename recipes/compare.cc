@@ -95,12 +95,20 @@ std::string Html(const std::string& title, const std::vector<Row>& rows,
 struct CompareArgs {
   std::vector<std::string> rows;
   std::string html, title = "Held-out answers";
+  bool json = false;
 };
 
 void RunCompare(const CompareArgs& args) {
   std::vector<Row> rows;
   for (const std::string& spec : args.rows) rows.push_back(ReadRow(spec));
   const std::vector<std::string> modalities = Modalities(rows);
+  if (!args.html.empty()) WriteFile(args.html, Html(args.title, rows, modalities));
+  if (args.json) {
+    Json table = Json::object();
+    for (const Row& row : rows) table[row.name] = row.shares;
+    std::printf("%s\n", table.dump(1).c_str());
+    return;
+  }
   size_t width = 8;
   for (const Row& row : rows) width = std::max(width, row.name.size());
   std::printf("%-*s", static_cast<int>(width), "");
@@ -111,7 +119,6 @@ void RunCompare(const CompareArgs& args) {
     for (const std::string& m : modalities) std::printf("  %9s", Percent(row, m).c_str());
     std::printf("\n");
   }
-  if (!args.html.empty()) WriteFile(args.html, Html(args.title, rows, modalities));
 }
 
 }  // namespace
@@ -125,6 +132,7 @@ void AddCompare(CLI::App& cli) {
       ->required();
   app->add_option("--html", args->html, "write a page too");
   app->add_option("--title", args->title, "of the page")->capture_default_str();
+  app->add_flag("--json", args->json, "print JSON");
   app->callback([args] { RunCompare(*args); });
 }
 

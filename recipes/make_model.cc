@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
@@ -18,6 +19,7 @@ struct MakeModelArgs {
   std::string out, shape = "tiny", config;
   int64_t layers = 0;
   MakeModelOptions options;
+  bool json = false;
 };
 
 void RunMakeModel(MakeModelArgs args) {
@@ -44,6 +46,16 @@ void RunMakeModel(MakeModelArgs args) {
     });
     if (progress) progress->Finish();
   }
+  if (args.json) {
+    std::printf("%s\n", nlohmann::ordered_json({{"out", args.out},
+                                                {"parameters", parameters},
+                                                {"layers", config.num_layers()},
+                                                {"seed", args.options.seed},
+                                                {"dtype", "BF16"}})
+                            .dump()
+                            .c_str());
+    return;
+  }
   std::printf("%s: %s parameters in %lld layers, random (seed %llu), bf16\n", args.out.c_str(),
               CountText(parameters).c_str(), static_cast<long long>(config.num_layers()),
               static_cast<unsigned long long>(args.options.seed));
@@ -64,6 +76,7 @@ void AddMakeModel(CLI::App& cli) {
                   "a tokenizer.json to copy instead of the small one");
   app->add_option("--seed", args->options.seed, "of the random values")->capture_default_str();
   app->add_flag("--overwrite", args->options.overwrite, "write into a folder that has files in it");
+  app->add_flag("--json", args->json, "report as JSON");
   app->callback([args] { RunMakeModel(*args); });
 }
 
