@@ -165,6 +165,7 @@ void OutputFolder::Retire(const std::string& folder) const {
       StrCat(path_, "/", kTemporary, "old-", fs::path(folder).filename().string());
   std::error_code error;
   fs::remove_all(away, error);
+  CallFileHook("rename", away);
   fs::rename(folder, away, error);
   if (error) Fail(folder, "remove", error.message());
   fs::remove_all(away, error);
@@ -181,6 +182,7 @@ void OutputFolder::AddCheckpoint(int64_t step, const std::function<void(const st
   try {
     fill(temporary);
     SyncFolder(temporary);
+    CallFileHook("rename", target);
     if (fs::exists(target)) {
       // Both names stay taken throughout: a crash leaves the old checkpoint or the new one.
       if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) !=
@@ -225,6 +227,7 @@ std::vector<std::string> OutputFolder::PublishFinal(int64_t step) const {
     if (fs::equivalent(temporary, path_ + "/" + name, error)) {
       fs::remove(temporary, error);
     } else {
+      CallFileHook("rename", path_ + "/" + name);
       fs::rename(temporary, path_ + "/" + name);
     }
   }

@@ -185,4 +185,6 @@ void SyncFolder(const std::string& path) {
 
 void SetFileHook(FileHook hook) { file_hook = hook; }
 
+void CallFileHook(const char* action, const std::string& path) { Hook(action, path); }
+
 }  // namespace lapidary
