@@ -8,10 +8,20 @@
   X(F32)                        \
   X(F16)                        \
   X(Q4_0)                       \
+  X(Q4_1)                       \
+  X(Q5_0)                       \
+  X(Q5_1)                       \
   X(Q8_0)                       \
+  X(Q2_K)                       \
+  X(Q3_K)                       \
+  X(Q4_K)                       \
+  X(Q5_K)                       \
   X(Q6_K)                       \
+  X(IQ4_NL)                     \
+  X(IQ4_XS)                     \
   X(F64)                        \
-  X(BF16)
+  X(BF16)                       \
+  X(MXFP4)
 
 namespace lapidary::formats {
 
