@@ -18,7 +18,7 @@ float Scale(uint8_t e) {
   return std::bit_cast<float>(e < 2 ? 0x00200000u << e : static_cast<uint32_t>(e - 1) << 23);
 }
 
-void Quantize(const float* row, int64_t n, uint8_t* out) {
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
     uint8_t* y = out + block * kBytes;
@@ -30,26 +30,25 @@ void Quantize(const float* row, int64_t n, uint8_t* out) {
             : uint8_t{0};
     y[0] = e;
     const float d = Scale(e);
-    float error[kBlock];
-    int32_t best[kBlock];
-    for (int64_t i = 0; i < kBlock; ++i) {
-      error[i] = std::fabs(x[i]);
-      best[i] = 0;
-    }
-    for (int32_t q = 1; q < 16; ++q) {
-      if (q == 8) continue;  // zero again, never the first
-      const float value = kTable[q] * d;
-      for (int64_t i = 0; i < kBlock; ++i) {
-        const float off = std::fabs(value - x[i]);
-        best[i] = off < error[i] ? q : best[i];
-        error[i] = off < error[i] ? off : error[i];
-      }
-    }
     uint8_t codes[kBlock];
-    for (int64_t i = 0; i < kBlock; ++i) codes[i] = static_cast<uint8_t>(best[i]);
+    for (int part = 0; part < kBlock / kLanes; ++part) {
+      F8 v;
+      std::memcpy(&v, x + part * kLanes, sizeof(v));
+      F8 error = Abs(v);
+      I8 best = {};
+      for (int32_t q = 1; q < 16; ++q) {
+        if (q == 8) continue;  // zero again, never the first
+        const F8 off = Abs(kTable[q] * d - v);
+        const I8 nearer = off < error;
+        best = nearer ? I8{} + q : best;
+        error = nearer ? off : error;
+      }
+      for (int k = 0; k < kLanes; ++k) codes[part * kLanes + k] = static_cast<uint8_t>(best[k]);
+    }
     PackNibbles(codes, y + 1);
   }
 }
+LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {

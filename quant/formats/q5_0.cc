@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 22;
 
-void Quantize(const float* row, int64_t n, uint8_t* out) {
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
     uint8_t* y = out + block * kBytes;
@@ -18,12 +18,13 @@ void Quantize(const float* row, int64_t n, uint8_t* out) {
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
     StoreHalf(d, y);
     uint8_t codes[kBlock];
-    for (int64_t i = 0; i < kBlock; ++i) codes[i] = Truncated(x[i] * inverse + 16.5f, 31.0f);
+    TruncatedCodes<kBlock>(x, 0.0f, inverse, 16.5f, 31.0f, codes);
     const uint32_t fifth = FifthBits(codes);
     std::memcpy(y + 2, &fifth, 4);
     PackNibbles(codes, y + 6);
   }
 }
+LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {

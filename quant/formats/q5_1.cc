@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 24;
 
-void Quantize(const float* row, int64_t n, uint8_t* out) {
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
     uint8_t* y = out + block * kBytes;
@@ -20,13 +20,13 @@ void Quantize(const float* row, int64_t n, uint8_t* out) {
     StoreHalf(d, y);
     StoreHalf(e.low, y + 2);
     uint8_t codes[kBlock];
-    for (int64_t i = 0; i < kBlock; ++i)
-      codes[i] = Truncated((x[i] - e.low) * inverse + 0.5f, 31.0f);
+    TruncatedCodes<kBlock>(x, e.low, inverse, 0.5f, 31.0f, codes);
     const uint32_t fifth = FifthBits(codes);
     std::memcpy(y + 4, &fifth, 4);
     PackNibbles(codes, y + 8);
   }
 }
+LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {

@@ -2,10 +2,8 @@
 // scales[16], f16 d; 16 sub-blocks of 16 elements, x' = (d * scale) * (q - 32), q in 0..63. The
 // quantizer tries 19 scales a sub-block and keeps the best weighted least-squares fit (weights
 // x^2). All sums run in ggml's order: the bytes depend on it.
-#include <cmath>
-#include <cstring>
-
-#include "autograd/base/float16.h"
+#include "quant/formats/blocks.h"
+#include "quant/formats/lanes.h"
 #include "quant/formats/rows.h"
 
 namespace lapidary::formats {
@@ -16,56 +14,57 @@ constexpr int64_t kBytes = 210;
 constexpr int kSub = 16;         // elements that share a scale, and scales in a block
 constexpr float kTiny = 1e-15f;  // ggml's GROUP_MAX_EPS: below it a sub-block is zero
 
-// Round half to even for |v| < 2^22, as ggml does it: the sum's mantissa holds the integer.
-inline int Nearest(float v) {
-  const int32_t bits = std::bit_cast<int32_t>(v + 12582912.0f);
-  return (bits & 0x007fffff) - 0x00400000;
-}
-
-inline int Bounded(float v) { return std::max(-32, std::min(31, Nearest(v))); }
-
-// The scale of one sub-block and, in codes[16], q - 32 for it.
-float SubBlockScale(const float* x, int8_t* codes) {
-  float magnitude = 0, extremum = 0;
-  for (int i = 0; i < kSub; ++i) {
-    if (std::fabs(x[i]) > magnitude) {
-      magnitude = std::fabs(x[i]);
-      extremum = x[i];
-    }
-  }
-  if (magnitude < kTiny) {
-    std::memset(codes, -32, kSub);  // code 0, as ggml leaves it
-    return 0;
-  }
-  float best = 0, scale = 0;
-  const auto attempt = [&](float inverse, bool first) {
-    int q[kSub];
-    for (int i = 0; i < kSub; ++i) q[i] = Bounded(inverse * x[i]);
-    float products = 0, squares = 0;
+// Scales of eight sub-blocks and codes q (0 where the sub-block is zero, as ggml leaves it).
+LAPIDARY_LANES F8 FitLanes(const F8* x, I8* codes) {
+  F8 magnitude, extremum;
+  Extremum<kSub>(x, &magnitude, &extremum);
+  const F8 zero = {};
+  const I8 empty = magnitude < kTiny;
+  F8 best = {}, scale = {};
+  for (int attempt = -10; attempt <= 9; ++attempt) {
+    if (attempt == 0) continue;
+    const bool first = attempt == -10;
+    const float width = first ? 32.0f : 32 + 0.1f * static_cast<float>(attempt);
+    const F8 inverse = -width / extremum;
+    I8 trial[kSub];
+    F8 products = {}, squares = {};
     for (int i = 0; i < kSub; ++i) {
-      const float w = x[i] * x[i];
-      const float l = static_cast<float>(q[i]);
+      trial[i] = Clamp(Nearest(inverse * x[i]), -32, 31);
+      const F8 w = x[i] * x[i], l = Floats(trial[i]);
       products += w * x[i] * l;
       squares += w * l * l;
     }
-    if (!first && !(squares > 0 && products * products > best * squares)) return;
-    scale = squares != 0 ? products / squares : 0.0f;
-    best = scale * products;
-    for (int i = 0; i < kSub; ++i) codes[i] = static_cast<int8_t>(q[i]);
-  };
-  attempt(-32 / extremum, true);
-  for (int step = -9; step <= 9; ++step) {
-    if (step != 0) attempt(-(32 + 0.1f * static_cast<float>(step)) / extremum, false);
+    const I8 positive = squares > zero;
+    const F8 fit = products / squares;
+    if (first) {
+      scale = positive ? fit : zero;
+      best = scale * products;
+      for (int i = 0; i < kSub; ++i) codes[i] = trial[i];
+      continue;
+    }
+    const I8 better = positive & (products * products > best * squares);
+    if (!AnyOf(better)) continue;
+    scale = better ? fit : scale;
+    best = better ? fit * products : best;
+    for (int i = 0; i < kSub; ++i) codes[i] = better ? trial[i] : codes[i];
   }
-  return scale;
+  for (int i = 0; i < kSub; ++i) codes[i] = (codes[i] + 32) & ~empty;
+  return empty ? zero : scale;
 }
 
-void QuantizeBlock(const float* x, uint8_t* y) {
-  int8_t codes[kBlock];
+LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
+  uint8_t codes[kBlock];
   float scales[kSub];
+  for (int half = 0; half < 2; ++half) {
+    F8 lanes[kSub];
+    I8 found[kSub];
+    ToLanes<kSub>(x + 128 * half, lanes);
+    const F8 scale = FitLanes(lanes, found);
+    FromLanes<kSub>(found, codes + 128 * half);
+    std::memcpy(scales + kLanes * half, &scale, sizeof(scale));
+  }
   float magnitude = 0, extremum = 0;
   for (int s = 0; s < kSub; ++s) {
-    scales[s] = SubBlockScale(x + s * kSub, codes + s * kSub);
     if (std::fabs(scales[s]) > magnitude) {
       magnitude = std::fabs(scales[s]);
       extremum = scales[s];
@@ -75,58 +74,51 @@ void QuantizeBlock(const float* x, uint8_t* y) {
     std::memset(y, 0, kBytes);
     return;
   }
-  uint8_t* low = y;
-  uint8_t* high = y + 128;
   const float inverse = -128.0f / extremum;
-  const uint16_t d_bits = F16FromF32(1 / inverse);
-  const float d = F32FromF16(d_bits);
+  const float d = StoreHalf(1 / inverse, y + 208);
   for (int s = 0; s < kSub; ++s) {
-    const int quantized = std::min(127, Nearest(inverse * scales[s]));
-    y[192 + s] = static_cast<uint8_t>(static_cast<int8_t>(quantized));
-    const float step = d * static_cast<float>(static_cast<int8_t>(quantized));
+    const int32_t nearest = Nearest(inverse * scales[s]);
+    const int8_t quantized = static_cast<int8_t>(nearest < 127 ? nearest : 127);
+    y[192 + s] = static_cast<uint8_t>(quantized);
+    const float step = d * static_cast<float>(quantized);
     if (step == 0) continue;
     for (int i = s * kSub; i < (s + 1) * kSub; ++i)
-      codes[i] = static_cast<int8_t>(Bounded(x[i] / step));
+      codes[i] = static_cast<uint8_t>(Clamp(Nearest(x[i] / step), -32, 31) + 32);
   }
-  std::memcpy(y + 208, &d_bits, 2);
   for (int h = 0; h < 2; ++h) {
+    const uint8_t* q = codes + 128 * h;
+    uint8_t* low = y + 64 * h;
+    uint8_t* high = y + 128 + 32 * h;
     for (int i = 0; i < 32; ++i) {
-      int q[4];
-      for (int part = 0; part < 4; ++part) q[part] = codes[128 * h + 32 * part + i] + 32;
-      low[64 * h + i] = static_cast<uint8_t>((q[0] & 15) | (q[2] & 15) << 4);
-      low[64 * h + 32 + i] = static_cast<uint8_t>((q[1] & 15) | (q[3] & 15) << 4);
-      high[32 * h + i] =
-          static_cast<uint8_t>(q[0] >> 4 | (q[1] >> 4) << 2 | (q[2] >> 4) << 4 | (q[3] >> 4) << 6);
+      low[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 64] & 15) << 4);
+      low[32 + i] = static_cast<uint8_t>((q[i + 32] & 15) | (q[i + 96] & 15) << 4);
+      high[i] = static_cast<uint8_t>(q[i] >> 4 | (q[i + 32] >> 4) << 2 | (q[i + 64] >> 4) << 4 |
+                                     (q[i + 96] >> 4) << 6);
     }
   }
 }
 
-void Quantize(const float* row, int64_t n, uint8_t* out) {
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block)
     QuantizeBlock(row + block * kBlock, out + block * kBytes);
 }
+LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const uint8_t* y = blocks + block * kBytes;
-    uint16_t d_bits;
-    std::memcpy(&d_bits, y + 208, 2);
-    const float d = F32FromF16(d_bits);
-    float steps[kSub];
-    for (int s = 0; s < kSub; ++s)
-      steps[s] = d * static_cast<float>(static_cast<int8_t>(y[192 + s]));
-    for (int h = 0; h < 2; ++h) {
-      const uint8_t* low = y + 64 * h;
-      const uint8_t* high = y + 128 + 32 * h;
-      float* x = out + block * kBlock + 128 * h;
-      for (int i = 0; i < 32; ++i) {
-        const int s = 8 * h + i / 16;
-        x[i] = steps[s] * static_cast<float>(((low[i] & 15) | (high[i] & 3) << 4) - 32);
-        x[i + 32] =
-            steps[s + 2] * static_cast<float>(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
-        x[i + 64] = steps[s + 4] * static_cast<float>((low[i] >> 4 | (high[i] >> 4 & 3) << 4) - 32);
-        x[i + 96] =
-            steps[s + 6] * static_cast<float>((low[i + 32] >> 4 | (high[i] >> 6) << 4) - 32);
+    const float d = LoadHalf(y + 208);
+    // Sub-block s: half s / 8, then the quarter of 32 elements, then the left or right 16.
+    for (int s = 0; s < kSub; ++s) {
+      const float step = d * static_cast<float>(static_cast<int8_t>(y[192 + s]));
+      const int quarter = s % 8 / 2, side = 16 * (s % 2);
+      const uint8_t* low = y + 64 * (s / 8) + 32 * (quarter % 2) + side;
+      const uint8_t* high = y + 128 + 32 * (s / 8) + side;
+      const int low_shift = quarter / 2 * 4, high_shift = 2 * quarter;
+      float* x = out + block * kBlock + kSub * s;
+      for (int i = 0; i < kSub; ++i) {
+        const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
+        x[i] = step * static_cast<float>(q - 32);
       }
     }
   }

@@ -1,9 +1,6 @@
 // Q8_0 (formats.md 3.1): blocks of 32 = f16 d, i8 q[32]; d = max|x| / 127, q = round(x / d) half
 // away from zero; x' = q d.
-#include <cmath>
-#include <cstring>
-
-#include "autograd/base/float16.h"
+#include "quant/formats/blocks.h"
 #include "quant/formats/rows.h"
 
 namespace lapidary::formats {
@@ -12,33 +9,33 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 34;
 
-void Quantize(const float* row, int64_t n, uint8_t* out) {
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
     uint8_t* y = out + block * kBytes;
-    float extremum = 0;
-    for (int64_t i = 0; i < kBlock; ++i) extremum = std::max(extremum, std::fabs(x[i]));
-    const float d = extremum / 127;
+    const Extremes e = FindExtremes<kBlock>(x);
+    const float d = (e.high > -e.low ? e.high : std::fabs(e.low)) / 127;
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
-    const uint16_t scale = F16FromF32(d);
-    std::memcpy(y, &scale, 2);
+    StoreHalf(d, y);
     for (int64_t i = 0; i < kBlock; ++i) {
-      // roundf in integers: the fraction is exact, so halves are seen as halves.
-      const float v = std::min(127.0f, std::max(-127.0f, x[i] * inverse));
-      const int32_t whole = static_cast<int32_t>(v);
-      const float fraction = v - static_cast<float>(whole);
+      // roundf in integers: the fraction is exact, so halves are seen as halves. Infinities and
+      // NaNs (the inverse of a subnormal scale overflowed) give 0, as ggml's conversion does on
+      // x86.
+      const float v = x[i] * inverse;
+      const float bounded = v > -1e6f && v < 1e6f ? v : 0.0f;
+      const int32_t whole = static_cast<int32_t>(bounded);
+      const float fraction = bounded - static_cast<float>(whole);
       const int32_t q = whole + (fraction >= 0.5f ? 1 : 0) - (fraction <= -0.5f ? 1 : 0);
       y[2 + i] = static_cast<uint8_t>(q);
     }
   }
 }
+LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const uint8_t* y = blocks + block * kBytes;
-    uint16_t scale;
-    std::memcpy(&scale, y, 2);
-    const float d = F32FromF16(scale);
+    const float d = LoadHalf(y);
     for (int64_t i = 0; i < kBlock; ++i)
       out[block * kBlock + i] = static_cast<float>(static_cast<int8_t>(y[2 + i])) * d;
   }

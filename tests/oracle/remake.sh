@@ -83,6 +83,8 @@ make_quant() {
     rm -rf "$out/quant"
     mkdir -p "$out/quant"
     for t in F16 BF16 Q8_0 Q4_0 Q6_K; do cp "$tmp/quant/$t.safetensors" "$out/quant/"; done
+    "$py" "$here/referee/quant_goldens.py" --out "$out/quant" --seed $((6 + add)) --shapes 1x256 --prefix "$prefix" \
+        --types Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K IQ4_NL IQ4_XS MXFP4 --cases normal edges
 }
 
 make_gguf() {

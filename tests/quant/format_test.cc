@@ -11,6 +11,8 @@
 #include "autograd/base/float16.h"
 #include "autograd/base/parallel.h"
 #include "autograd/base/random.h"
+#include "autograd/kernels/isa.h"
+#include "quant/formats/iq4.h"
 
 namespace lapidary {
 namespace {
@@ -67,6 +69,21 @@ TEST(Format, PublishedVectors) {
             "b30b931c74fe86de67ff47d129b118b1c66cb11b6c861b71c61cb1c76cb22453f9248ef9138ef4538d2452"
             "f9248ed4a209d47e09a37e14a349"
             "d4ae09d77ec863be1463c9147ec923bec463bd1463807f897a867a84877f737d7a81877c89758a");
+  EXPECT_EQ(Hex(Quantize("Q4_1", Published(32))), "ab2e40bad0369bf257bd1369ce258ae0469cf258");
+  EXPECT_EQ(Hex(Quantize("Q5_0", Published(32))), "402aa4a52d6dc07c38f3bf6b26e2ae5a15d18d49f4c0");
+  EXPECT_EQ(Hex(Quantize("IQ4_NL", Published(32))), "ab1ee035acf157ce1369df249be136adf258");
+  EXPECT_EQ(Hex(Quantize("MXFP4", Published(32))), "7c6fdb257ec946fea267ec146fda357eb0");
+  EXPECT_EQ(Hex(Quantize("Q4_K", Published(256))),
+            "de162c22fefffffcfffdfefecfdcfffea0156bc1278cd3489e045ab0167bc2378de349ae056ab1267cd2"
+            "389de459af15268ce248ad0459b0157bd1379ce348ae046ac0267bd2379df359be156ac1268c9df359be"
+            "157ac1268ce248ad0459b0157bd1379ce348ae046ac0267bd2379df3156ac1268cd2489df459b0157bc1"
+            "378ce348ae046ab0267bd2379de359ae156a");
+  EXPECT_EQ(Hex(Quantize("Q5_K", Published(256))),
+            "8e125322fffdfdfdfffcfeffdfeffdcf326c9936cc9366c9b36499324c9926cc9366c9336c99364c9b66"
+            "cdb366d9336c702be7a35f1ad6824d09c5813cf8b46f2be7935e1ad6824d09c5703cf8a36f2b5e1ad591"
+            "4d09c4803cf8b36f2be6a25e1ad5914d09c4703cf7b36f2be6a25e1a3be8b36e2be6925e19c5814c08b4"
+            "703cf7a36f2ad6925d19c5814c08b4703be71bd7824e0ab5713de9a4602cd8935f1bc6824e0ab5713de9"
+            "a4601cd7935f1bc6");
 }
 
 TEST(Format, ZeroBlocks) {
@@ -159,6 +176,71 @@ TEST(Format, QatGridSurvivesBf16AndGgml) {
       Dequantize("BF16", Quantize("BF16", Dequantize("Q4_0", trained)));
   EXPECT_EQ(Quantize("Q4_0", shipped), trained);
   EXPECT_NE(Quantize("Q4_0", x), trained);  // the rules differ
+}
+
+// The code book of IQ4 by comparison with the borders, against the nearest entry as ggml finds it:
+// every float within 2,000 steps of a border and of an entry, and a sweep of all exponents.
+TEST(Format, Iq4CodesAreTheNearestEntries) {
+  using formats::F8;
+  const auto nearest = [](float v) {
+    const float* book = formats::kIq4Book;
+    if (v <= book[0]) return 0;
+    if (v >= book[15]) return 15;
+    int k = 0;
+    while (v >= book[k + 1]) ++k;
+    return v - book[k] < book[k + 1] - v ? k : k + 1;
+  };
+  std::vector<float> values;
+  const auto around = [&](float v) {
+    for (int i = -2000; i <= 2000; ++i) {
+      const int32_t bits = std::bit_cast<int32_t>(v);
+      values.push_back(std::bit_cast<float>(v == 0 ? std::max(i, 0) : bits + i));
+    }
+  };
+  for (int k = 0; k < 15; ++k) around(formats::Iq4Border(k));
+  for (const float entry : formats::kIq4Book) around(entry);
+  around(0);
+  for (int e = -149; e < 128; ++e)
+    for (const float m : {1.0f, 1.37f, -1.0f, -1.93f}) values.push_back(std::ldexp(m, e));
+  values.resize((values.size() + 7) / 8 * 8, 0.0f);
+  for (size_t i = 0; i < values.size(); i += 8) {
+    F8 v;
+    std::memcpy(&v, &values[i], sizeof(v));
+    const formats::I8 codes = formats::Iq4Code(v);
+    const F8 entries = formats::Iq4Nearest(v);
+    for (size_t k = 0; k < 8; ++k) {
+      ASSERT_EQ(codes[k], nearest(values[i + k])) << values[i + k];
+      ASSERT_EQ(entries[k], formats::kIq4Book[codes[k]]) << values[i + k];
+    }
+  }
+}
+
+// The plain and the widened quantizers, on values that make scale searches stumble.
+TEST(Format, SameBytesForEveryInstructionSet) {
+  const Isa before = ActiveIsa();
+  for (const Format* format : AllFormats()) {
+    for (const ScaleRule& rule : format->rules) {
+      // 37 blocks of 32 where the format allows: a tail beside the eight lanes.
+      const int64_t n = format->block_size == 256 ? 5 * 256 : 37 * 32;
+      std::vector<float> x = Normal(n, 17, 1.0f);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const size_t kind = i / 32 % 7;
+        if (kind == 1) x[i] = 0;
+        if (kind == 2) x[i] = std::copysign(1.0f, x[i]);
+        if (kind == 3) x[i] = std::round(x[i] * 4) / 4;
+        if (kind == 4) x[i] *= 1e-39f;
+        if (kind == 5) x[i] = std::ldexp(x[i], static_cast<int>(i % 40) - 30);
+      }
+      std::vector<uint8_t> reference;
+      for (const Isa isa : SupportedIsas()) {
+        SetIsa(isa);
+        const std::vector<uint8_t> bytes = Quantize(format->name, x, rule.name);
+        if (reference.empty()) reference = bytes;
+        EXPECT_EQ(bytes, reference) << format->name << " " << rule.name << " " << IsaName(isa);
+      }
+    }
+  }
+  SetIsa(before);
 }
 
 TEST(Format, SameBytesForAnyThreadCount) {
