@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace lapidary::bench {
@@ -77,6 +79,20 @@ __attribute__((target("avx2,fma"))) inline float FmaLoop256(int64_t steps) {
   for (int i = 1; i < 12; ++i) acc[0] = _mm256_add_ps(acc[0], acc[i]);
   return _mm256_cvtss_f32(acc[0]);
 }
+#elif defined(__aarch64__)
+inline float FmaLoopNeon(int64_t steps) {
+  float32x4_t acc[12];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) acc[i] = vdupq_n_f32(static_cast<float>(i));
+  const float32x4_t x = vdupq_n_f32(0.999f), y = vdupq_n_f32(0.001f);
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) acc[i] = vfmaq_f32(y, acc[i], x);
+  }
+#pragma GCC unroll 12
+  for (int i = 1; i < 12; ++i) acc[0] = vaddq_f32(acc[0], acc[i]);
+  return vaddvq_f32(acc[0]);
+}
 #endif
 
 // Float32 fused multiply-adds of the instruction set in use, two flops each.
@@ -84,7 +100,10 @@ inline double FmaFlopsPerSecond() {
   const int64_t steps = 4000000;
   const Isa isa = ActiveIsa();
   double flops_a_step = 2.0;
-  if (isa != Isa::kScalar) flops_a_step = isa == Isa::kAvx2 ? 2.0 * 12 * 8 : 2.0 * 12 * 16;
+  if (isa != Isa::kScalar) {
+    const int lanes = isa == Isa::kAvx2 ? 8 : isa == Isa::kNeon ? 4 : 16;
+    flops_a_step = 2.0 * 12 * lanes;
+  }
   volatile float sink = 0;
   const double seconds = SecondsOf([&] {
     ParallelForDynamic(Threads(), [&](int64_t, int) {
@@ -95,6 +114,11 @@ inline double FmaFlopsPerSecond() {
       }
       if (isa != Isa::kScalar) {
         sink = FmaLoop512(steps);
+        return;
+      }
+#elif defined(__aarch64__)
+      if (isa == Isa::kNeon) {
+        sink = FmaLoopNeon(steps);
         return;
       }
 #endif

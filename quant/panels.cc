@@ -32,8 +32,7 @@ constexpr auto SlotFunctions(std::index_sequence<kSlot...>) {
   return std::array<Function, sizeof...(kSlot)>{DequantizeSlot<kSlot>...};
 }
 
-#if defined(__x86_64__)
-void RegisterPanels(Isa isa, Compute compute, const BlockPanels& panels) {
+[[maybe_unused]] void RegisterPanels(Isa isa, Compute compute, const BlockPanels& panels) {
   if (panels.q6_k.forward) {
     RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kForward, panels.q6_k.forward);
     RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kInputGrad, panels.q6_k.input_grad);
@@ -43,7 +42,6 @@ void RegisterPanels(Isa isa, Compute compute, const BlockPanels& panels) {
   RegisterPanelFunction(kFormatQ8_0, isa, compute, GemmSide::kForward, panels.q8_0.forward);
   RegisterPanelFunction(kFormatQ8_0, isa, compute, GemmSide::kInputGrad, panels.q8_0.input_grad);
 }
-#endif
 
 struct AtStart {
   AtStart() { RegisterQuantFormats(); }
@@ -79,6 +77,9 @@ void RegisterQuantFormats() {
   RegisterPanels(Isa::kAvx512, Compute::kBfloat16, kBlockPanelsAvx512Round);
   RegisterPanels(Isa::kAvx512Bf16, Compute::kBfloat16, kBlockPanelsPairs);
   RegisterPanels(Isa::kAmx, Compute::kBfloat16, kBlockPanelsTiles);
+#elif defined(__aarch64__)
+  RegisterPanels(Isa::kNeon, Compute::kFloat32, kBlockPanelsNeon);
+  RegisterPanels(Isa::kNeon, Compute::kBfloat16, kBlockPanelsNeonRound);
 #endif
 }
 

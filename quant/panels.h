@@ -26,6 +26,7 @@ extern const BlockPanels kBlockPanelsAvx2, kBlockPanelsAvx2Round;      // layout
 extern const BlockPanels kBlockPanelsAvx512, kBlockPanelsAvx512Round;  // layout kF32x32
 extern const BlockPanels kBlockPanelsPairs;                            // layout kBf16x32, k unit 2
 extern const BlockPanels kBlockPanelsTiles;                            // layout kBf16x32, k unit 32
+extern const BlockPanels kBlockPanelsNeon, kBlockPanelsNeonRound;      // layout kF32x16
 
 }  // namespace lapidary
 

@@ -109,6 +109,8 @@ class Pool {
   static void CpuPause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
   }
 

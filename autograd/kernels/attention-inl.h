@@ -15,9 +15,10 @@ struct Left {  // element (i, k) is data[i * row + k * inner]
   int64_t row, inner;
 };
 
-// kRows x kVecs accumulators: 6 x 4 fill the 32 registers of AVX-512, 6 x 2 the 16 of AVX2.
+// kRows x kVecs accumulators: 6 x 4 fill the 32 registers of AVX-512 and NEON, 6 x 2 the 16 of
+// AVX2.
 constexpr int64_t kTileRows = 6;
-constexpr int64_t kTileVecs = kLanes == 16 ? 4 : 2;
+constexpr int64_t kTileVecs = kLanes == 8 ? 2 : 4;
 
 template <int kRows, int kVecs>
 HWY_INLINE void Tile(const Left& a, const float* HWY_RESTRICT b, int64_t ldb, int64_t inner,

@@ -13,6 +13,8 @@ extern const GemmTable kGemmAvx2F32,
 extern const GemmTable kGemmAvx512F32, kGemmAvx512Bf16Fma;  // gemm_avx512.cc: the same, 512 bits
 extern const GemmTable kGemmAvx512Bf16;                     // gemm_avx512bf16.cc: vdpbf16ps
 extern const GemmTable kGemmAmxBf16;                        // gemm_amx.cc: bf16 tiles
+extern const GemmTable kGemmNeonF32,
+    kGemmNeonBf16;  // gemm_neon.cc: bf16-rounded operands, fp32 FMA
 
 }  // namespace lapidary
 

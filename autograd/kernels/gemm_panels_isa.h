@@ -20,6 +20,7 @@ extern const DensePanels kDensePanelsAvx2, kDensePanelsAvx2Round;      // layout
 extern const DensePanels kDensePanelsAvx512, kDensePanelsAvx512Round;  // layout kF32x32
 extern const DensePanels kDensePanelsPairs;                            // layout kBf16x32, k unit 2
 extern const DensePanels kDensePanelsTiles;                            // layout kBf16x32, k unit 32
+extern const DensePanels kDensePanelsNeon, kDensePanelsNeonRound;      // layout kF32x16
 
 }  // namespace lapidary
 

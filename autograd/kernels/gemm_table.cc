@@ -20,13 +20,13 @@ struct PanelRow {
 // Dense weights; float16 goes through rows.
 std::vector<PanelRow> BuiltInRows() {
   std::vector<PanelRow> rows;
-#if defined(__x86_64__)
-  const auto add = [&](Isa isa, Compute compute, const DensePanels& panels) {
+  [[maybe_unused]] const auto add = [&](Isa isa, Compute compute, const DensePanels& panels) {
     rows.push_back({kFormatBF16, isa, compute, GemmSide::kForward, panels.bf16.forward});
     rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, panels.bf16.input_grad});
     rows.push_back({kFormatF32, isa, compute, GemmSide::kForward, panels.f32.forward});
     rows.push_back({kFormatF32, isa, compute, GemmSide::kInputGrad, panels.f32.input_grad});
   };
+#if defined(__x86_64__)
   add(Isa::kAvx2, Compute::kFloat32, kDensePanelsAvx2);
   add(Isa::kAvx2, Compute::kBfloat16, kDensePanelsAvx2Round);
   for (Isa isa : {Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
@@ -35,6 +35,9 @@ std::vector<PanelRow> BuiltInRows() {
   add(Isa::kAvx512, Compute::kBfloat16, kDensePanelsAvx512Round);
   add(Isa::kAvx512Bf16, Compute::kBfloat16, kDensePanelsPairs);
   add(Isa::kAmx, Compute::kBfloat16, kDensePanelsTiles);
+#elif defined(__aarch64__)
+  add(Isa::kNeon, Compute::kFloat32, kDensePanelsNeon);
+  add(Isa::kNeon, Compute::kBfloat16, kDensePanelsNeonRound);
 #endif
   return rows;
 }
@@ -60,10 +63,12 @@ const GemmTable& GetGemmTable(Isa isa, Compute compute) {
       return bf16 ? kGemmAvx512Bf16 : kGemmAvx512F32;
     case Isa::kAmx:
       return bf16 ? kGemmAmxBf16 : kGemmAvx512F32;
-#else
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return bf16 ? kGemmNeonBf16 : kGemmNeonF32;
+#endif
     default:
       break;
-#endif
   }
   return bf16 ? kGemmScalarBf16 : kGemmScalarF32;
 }

@@ -72,8 +72,8 @@ struct GemmTable {
   void (*multiply)(const GemmCall& call) noexcept = nullptr;
 };
 
-// The table of an instruction set. All five exist in the binary; calling one that the CPU lacks is
-// an illegal instruction.
+// The table of an instruction set. All of an architecture exist in its binary (one of another
+// architecture is the reference); calling one that the CPU lacks is an illegal instruction.
 const GemmTable& GetGemmTable(Isa isa, Compute compute);
 
 // Registers a packer for one format, table and direction; without one the GEMM dequantizes rows and

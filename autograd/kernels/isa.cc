@@ -43,9 +43,13 @@ bool CpuHas(Isa isa) {
       return avx512 && bf16;
     case Isa::kAmx:
       return avx512 && bf16 && amx && RequestTiles();
+    case Isa::kNeon:
+      return false;
   }
   return false;
 }
+#elif defined(__aarch64__)
+bool CpuHas(Isa isa) { return isa == Isa::kScalar || isa == Isa::kNeon; }  // part of AArch64
 #else
 bool CpuHas(Isa isa) { return isa == Isa::kScalar; }
 #endif
@@ -74,8 +78,8 @@ Isa FromEnvironment() {
 }  // namespace
 
 const char* IsaName(Isa isa) {
-  static constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512_bf16",
-                                                    "amx"};
+  static constexpr const char* kNames[kIsaCount] = {"scalar",      "avx2", "avx512",
+                                                    "avx512_bf16", "amx",  "neon"};
   return kNames[static_cast<int>(isa)];
 }
 

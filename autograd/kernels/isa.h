@@ -15,10 +15,11 @@ enum class Isa {
   kAvx512,      // AVX-512 F, BW, DQ, VL
   kAvx512Bf16,  // the same plus vdpbf16ps in the bf16 GEMM
   kAmx,         // the same plus bf16 tiles in the bf16 GEMM
+  kNeon,        // AArch64's Advanced SIMD
 };
-inline constexpr int kIsaCount = 5;
+inline constexpr int kIsaCount = 6;
 
-// "scalar", "avx2", "avx512", "avx512_bf16", "amx".
+// "scalar", "avx2", "avx512", "avx512_bf16", "amx", "neon".
 const char* IsaName(Isa isa);
 
 // What this CPU and kernel can run, best first. AMX needs (and gets here) the kernel's permission

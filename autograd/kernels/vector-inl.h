@@ -30,10 +30,27 @@ struct Whole {
   HWY_INLINE Vec Keep(Vec v) const { return v; }
 };
 struct Part {
-  explicit HWY_INLINE Part(int64_t count) : mask(hn::FirstN(Tag(), static_cast<size_t>(count))) {}
+  explicit HWY_INLINE Part(int64_t first)
+      : count(first), mask(hn::FirstN(Tag(), static_cast<size_t>(first))) {}
+#if HWY_MEM_OPS_MIGHT_FAULT
+  // NEON has no masked moves: Highway's read and write whole vectors, beyond the end and over what
+  // another thread is writing there.
+  HWY_INLINE Vec Load(const float* p) const {
+    HWY_ALIGN float lanes[kLanes] = {};
+    std::copy_n(p, count, lanes);
+    return hn::Load(Tag(), lanes);
+  }
+  HWY_INLINE void Store(Vec v, float* p) const {
+    HWY_ALIGN float lanes[kLanes];
+    hn::Store(v, Tag(), lanes);
+    std::copy_n(lanes, count, p);
+  }
+#else
   HWY_INLINE Vec Load(const float* p) const { return hn::MaskedLoad(mask, Tag(), p); }
   HWY_INLINE void Store(Vec v, float* p) const { hn::BlendedStore(v, mask, Tag(), p); }
+#endif
   HWY_INLINE Vec Keep(Vec v) const { return hn::IfThenElseZero(mask, v); }  // 0 beyond the end
+  int64_t count;
   hn::Mask<Tag> mask;
 };
 
@@ -65,12 +82,21 @@ HWY_INLINE float SweepSum(int64_t n, const Body& body) {
 
 HWY_INLINE Vec Const(float x) { return hn::Set(Tag(), x); }
 
+// x between two constants; NaN stays NaN.
+HWY_INLINE Vec Bounded(float low, Vec x, float high) {
+#if HWY_TARGET == HWY_NEON  // its Min and Max return the number where one operand is NaN
+  x = hn::IfThenElse(hn::Gt(x, Const(high)), Const(high), x);
+  return hn::IfThenElse(hn::Lt(x, Const(low)), Const(low), x);
+#else  // on x86 they return the second operand
+  return hn::Max(Const(low), hn::Min(Const(high), x));
+#endif
+}
+
 // e^x within 2 ulp, overflow to infinity, underflow through subnormals to 0, NaN to NaN. x = n ln 2
 // + r, |r| <= ln 2 / 2; polynomial of Cephes' expf (Moshier).
 HWY_INLINE Vec Exp(Vec x) {
   const IntTag di;
-  // Min and Max return their second operand where one is NaN.
-  x = hn::Max(Const(-104.0f), hn::Min(Const(89.0f), x));
+  x = Bounded(-104.0f, x, 89.0f);
   const Vec n = hn::Round(hn::Mul(x, Const(1.44269504088896341f)));
   Vec r = hn::NegMulAdd(n, Const(0.693359375f), x);
   r = hn::NegMulAdd(n, Const(-2.12194440e-4f), r);

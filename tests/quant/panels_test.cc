@@ -118,7 +118,8 @@ TEST(Panels, FunctionsEqualTheWayThroughRows) {
   int compared = 0;
   const std::vector<Isa>& isas = SupportedIsas();
   const bool bf16 = std::find(isas.begin(), isas.end(), Isa::kAvx512Bf16) != isas.end();
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
+  for (int index = 0; index < kIsaCount; ++index) {
+    const Isa isa = static_cast<Isa>(index);
     const bool runs =
         isa == Isa::kAmx ? bf16 : std::find(isas.begin(), isas.end(), isa) != isas.end();
     if (!runs) continue;
