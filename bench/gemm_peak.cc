@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -74,6 +77,19 @@ void LoopAmx(int64_t rounds) {
   }
   asm volatile("tilerelease" : : : "memory");
 }
+#elif defined(__aarch64__)
+void LoopNeon(int64_t rounds) {
+  float32x4_t acc[12];
+  for (int i = 0; i < 12; ++i) acc[i] = vdupq_n_f32(static_cast<float>(i));
+  const float32x4_t x = vdupq_n_f32(0.5f);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) acc[i] = vfmaq_f32(acc[i], x, x);
+  }
+  for (int i = 1; i < 12; ++i) acc[0] = vaddq_f32(acc[0], acc[i]);
+  volatile float sink = vaddvq_f32(acc[0]);
+  (void)sink;
+}
 #endif
 
 }  // namespace
@@ -99,6 +115,14 @@ double RunPeakLoop(Isa isa, Compute compute, double milliseconds) {
       return run(LoopAvx512, 12 * 32, 6);
     case Isa::kAvx512:
       return run(LoopAvx512, 12 * 32, 6);
+    case Isa::kNeon:
+      return 0;
+  }
+#elif defined(__aarch64__)
+  if (isa == Isa::kNeon) {
+    const int64_t rounds = static_cast<int64_t>(milliseconds * 4e6 / 6);
+    LoopNeon(rounds);
+    return 12.0 * 8 * static_cast<double>(rounds);
   }
 #endif
   (void)isa;
