@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "autograd/base/parallel.h"
+#include "autograd/kernels/kernels.h"
 #include "autograd/profile.h"
 
 namespace lapidary {
@@ -21,6 +23,12 @@ InputGrads::Target InputGrads::Write(int i) const {
   const bool fresh = !grad.defined();
   if (fresh) grad = Tensor(tape_->nodes_[node].shape);
   return {grad.data(), !fresh};
+}
+
+void InputGrads::Give(int i, Tensor grad) const {
+  const int node = (*inputs_)[i];
+  if (node < 0) return;
+  Tape::Accumulate(std::move(grad), &tape_->GradSlot(node));
 }
 
 float* InputGrads::operator[](int i) const {
@@ -52,10 +60,14 @@ Var Tape::Leaf(Param& p) {
 
 Var Tape::Constant(Tensor value) { return Var(this, -1, std::move(value)); }
 
-Var Tape::Input(Tensor value) {
+Var Tape::Input(Tensor value, Tensor grad) {
   if (mode_ == Mode::kNoGrad) return Constant(std::move(value));
+  LAPIDARY_CHECK(!grad.defined() || grad.shape() == value.shape(),
+                 "Input: the gradient must have the value's shape ", value.shape(), "; got ",
+                 grad.shape());
   Node node;
   node.shape = value.shape();
+  node.grad = std::move(grad);
   nodes_.push_back(std::move(node));
   return Var(this, static_cast<int>(nodes_.size()) - 1, std::move(value));
 }
@@ -94,22 +106,44 @@ void Tape::Backward(const Var& y, Tensor dy) {
   LAPIDARY_CHECK(y.needs_grad(),
                  "Backward: a trainable Param must reach this value; got none; try attaching LoRA "
                  "or unfreezing a Param");
+  std::vector<Root> roots;
+  roots.push_back({y, std::move(dy)});
+  Backward(std::move(roots));
+}
+
+void Tape::Backward(std::vector<Root> roots) {
   LAPIDARY_CHECK(!done_, "Backward: must run once per tape; got a second call");
-  LAPIDARY_CHECK(dy.size() == y.value().size(),
-                 "Backward: the gradient must have the value's size; got ", dy.shape(), ", value ",
-                 y.shape());
   done_ = true;
-  GradSlot(y.node_) = std::move(dy);
-  for (int i = y.node_; i >= 0; --i) {
+  int last = -1;
+  for (Root& root : roots) {
+    if (!root.y.needs_grad()) continue;
+    LAPIDARY_CHECK(root.dy.size() == root.y.shape().size(),
+                   "Backward: the gradient must have the value's size; got ", root.dy.shape(),
+                   ", value ", root.y.shape());
+    last = std::max(last, root.y.node_);
+    Accumulate(std::move(root.dy), &GradSlot(root.y.node_));
+  }
+  roots.clear();
+  for (int i = last; i >= 0; --i) {
     Node& node = nodes_[i];
     if (!node.op) continue;
-    const Tensor grad = std::move(node.grad);
+    Tensor grad = std::move(node.grad);
     node.grad = Tensor();
     const std::unique_ptr<OpBase> op = std::move(node.op);
     if (!grad.defined()) continue;
     const ProfileScope scope(op->name(), /*backward=*/true);
-    op->Backward(grad.data(), InputGrads(this, &node.inputs));
+    op->Backward(std::move(grad), InputGrads(this, &node.inputs));
   }
+}
+
+void Tape::Accumulate(Tensor grad, Tensor* slot) {
+  if (!slot->defined()) {
+    *slot = std::move(grad);
+    return;
+  }
+  const ScaleArgs args = {.x = grad.data(), .y = slot->data(), .c = 1.0f, .add = true};
+  ParallelFor(
+      grad.size(), [&](Range r) { ActiveKernels().Scale(args, r); }, 1 << 14);
 }
 
 Tensor Tape::Grad(const Var& input) const {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "autograd/tensor.h"
@@ -38,6 +39,8 @@ class Var {
   bool needs_grad() const { return node_ >= 0; }
   // The same value under another shape; gradients flow through.
   Var Reshaped(const Shape& shape) const;
+  // Lets go of the value, which nobody may read any more; shape and gradient stay.
+  void ReleaseValue() { value_.Release(); }
 
  private:
   friend class Tape;
@@ -60,6 +63,9 @@ class InputGrads {
     bool add;
   };
   Target Write(int i) const;
+  // Hands over a whole gradient of input i: it becomes the buffer, or is added to the one there is.
+  // Its bytes must not be used afterwards. Nothing if input i needs none.
+  void Give(int i, Tensor grad) const;
   bool needed(int i) const;
 
  private:
@@ -84,12 +90,14 @@ class Tape {
   Var Leaf(Param& p);
   // A value without gradient.
   Var Constant(Tensor value);
-  // A value whose gradient is wanted: read it with Grad after Backward.
-  Var Input(Tensor value);
+  // A value whose gradient is wanted: read it with Grad after Backward. `grad`: a tensor of its
+  // shape that the gradient is added to; undefined: a new one.
+  Var Input(Tensor value, Tensor grad = {});
 
   // Appends an op with output y. Op has `static constexpr const char* kName` and `void
-  // Backward(const float* dy, const InputGrads& d) const`. The op is dropped at once when nothing
-  // needs a gradient (or none is recorded). `always`: record even if no input needs one.
+  // Backward(const float* dy, const InputGrads& d) const`, or `void Backward(Tensor dy, const
+  // InputGrads& d)` if it wants to release or reuse dy's bytes. The op is dropped at once when
+  // nothing needs a gradient (or none is recorded). `always`: record even if no input needs one.
   template <class Op>
   Var Record(Op op, std::span<const Var> inputs, Tensor y, bool always = false) {
     if (!ShouldRecord(inputs, always)) return Constant(std::move(y));
@@ -112,6 +120,13 @@ class Tape {
   void Backward(const Var& loss);
   // The same from a given gradient of y (y's shape).
   void Backward(const Var& y, Tensor dy);
+  // The same for several values and the gradients of all of them; values that need none are passed
+  // over.
+  struct Root {
+    Var y;
+    Tensor dy;
+  };
+  void Backward(std::vector<Root> roots);
   // The gradient of an Input after Backward; undefined if none reached it.
   Tensor Grad(const Var& input) const;
 
@@ -127,13 +142,19 @@ class Tape {
   struct OpBase {
     virtual ~OpBase() = default;
     virtual const char* name() const = 0;
-    virtual void Backward(const float* dy, const InputGrads& d) const = 0;
+    virtual void Backward(Tensor dy, const InputGrads& d) = 0;
   };
   template <class Op>
   struct Holder final : OpBase {
     explicit Holder(Op o) : op(std::move(o)) {}
     const char* name() const override { return Op::kName; }
-    void Backward(const float* dy, const InputGrads& d) const override { op.Backward(dy, d); }
+    void Backward(Tensor dy, const InputGrads& d) override {
+      if constexpr (requires { op.Backward(std::move(dy), d); }) {
+        op.Backward(std::move(dy), d);
+      } else {
+        op.Backward(std::as_const(dy).data(), d);
+      }
+    }
     Op op;
   };
   struct Node {
@@ -145,6 +166,8 @@ class Tape {
   };
 
   Var Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor y);
+  // *slot += grad, or takes it if there is none.
+  static void Accumulate(Tensor grad, Tensor* slot);
   Tensor& GradSlot(int node) {
     return nodes_[node].param ? nodes_[node].param->grad : nodes_[node].grad;
   }

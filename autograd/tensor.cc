@@ -59,6 +59,16 @@ Tensor Tensor::Reshaped(const Shape& shape) const {
   return t;
 }
 
+Tensor Tensor::Rows(int64_t begin, int64_t count) const {
+  LAPIDARY_CHECK(shape_.rank >= 1 && begin >= 0 && count >= 0 && begin <= shape_[0] - count,
+                 "Rows: must lie in ", shape_, "; got ", begin, " to ", begin, " + ", count);
+  Tensor t = *this;
+  t.shape_.dims[0] = count;
+  const int64_t row_bytes = shape_[0] > 0 ? byte_size() / shape_[0] : 0;
+  t.bytes_ = std::shared_ptr<uint8_t[]>(bytes_, bytes_.get() + begin * row_bytes);
+  return t;
+}
+
 Tensor Tensor::Clone() const {
   Tensor t(shape_, dtype_);
   std::memcpy(t.data<uint8_t>(), data<uint8_t>(), static_cast<size_t>(byte_size()));

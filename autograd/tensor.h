@@ -49,6 +49,12 @@ class Tensor {
     return reinterpret_cast<T*>(bytes_.get());
   }
 
+  // Rows [begin, begin + count) of the first axis: the same bytes, kept alive by either handle.
+  // Throws Error if they lie outside.
+  Tensor Rows(int64_t begin, int64_t count) const;
+  // Lets go of the bytes; the shape stays.
+  void Release() { bytes_.reset(); }
+
   // The same bytes under another shape of the same size.
   Tensor Reshaped(const Shape& shape) const;
   // A copy with bytes of its own.

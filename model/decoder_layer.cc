@@ -57,12 +57,18 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
   Tape& tape = x.tape();
   const int64_t n = x.shape()[0], d = layer.config.head_dim, g = layer.config.num_key_value_heads;
   const float eps = c.rms_norm_eps;
-  const Var k0 = Forward(layer.k_proj, x, c.linear).Reshaped({n, g, d});
-  const Var v0 = layer.config.k_is_v ? k0 : Forward(layer.v_proj, x, c.linear).Reshaped({n, g, d});
-  Var q = Forward(layer.q_proj, x, c.linear).Reshaped({n, c.num_attention_heads, d});
-  q = Rope(RmsNorm(q, tape.Leaf(layer.q_norm), eps), c.positions, layer.inv_freq);
-  Var k = Rope(RmsNorm(k0, tape.Leaf(layer.k_norm), eps), c.positions, layer.inv_freq);
-  Var v = RmsNorm(v0, Var(), eps);
+  // Every value is let go after its last use: what a pass without a tape holds is what it needs.
+  Var q, k, v;
+  {
+    const Var k0 = Forward(layer.k_proj, x, c.linear).Reshaped({n, g, d});
+    v = layer.config.k_is_v ? k0 : Forward(layer.v_proj, x, c.linear).Reshaped({n, g, d});
+    q = Forward(layer.q_proj, std::move(x), c.linear).Reshaped({n, c.num_attention_heads, d});
+    k = RmsNorm(k0, tape.Leaf(layer.k_norm), eps);
+  }
+  q = RmsNorm(std::move(q), tape.Leaf(layer.q_norm), eps);
+  q = Rope(std::move(q), c.positions, layer.inv_freq);
+  k = Rope(std::move(k), c.positions, layer.inv_freq);
+  v = RmsNorm(std::move(v), Var(), eps);
   std::shared_ptr<const AttentionSpans> spans = layer.config.full_attention ? c.full : c.sliding;
   if (c.cache) {
     const int64_t window = layer.config.full_attention ? 0 : c.window;
@@ -72,29 +78,51 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
     k = tape.Constant(std::move(all_k));
     v = tape.Constant(std::move(all_v));
   }
-  // In float32 under either compute type: the scores of 256- and 512-wide heads are not divided by sqrt(D), so rounding q and k to bf16 costs a
-  // third of the whole distance to the float32 logits (measured on the golden checkpoints).
-  const Var o = Attention(q, k, v, std::move(spans), 1.0f, /*round_to_bf16=*/false);
-  return Forward(layer.o_proj, o.Reshaped({n, c.num_attention_heads * d}), c.linear);
+  // In float32 under either compute type: the scores of 256- and 512-wide heads are not divided by
+  // sqrt(D), so rounding q and k to bf16 costs a third of the whole distance to the float32 logits
+  // (measured on the golden checkpoints).
+  Var o = Attention(std::move(q), std::move(k), std::move(v), std::move(spans), 1.0f,
+                    /*round_to_bf16=*/false);
+  o = o.Reshaped({n, c.num_attention_heads * d});
+  return Forward(layer.o_proj, std::move(o), c.linear);
 }
 
 Var FeedForward(Layer& layer, Var x, const LinearContext& context) {
-  const Var gate = Forward(layer.gate_proj, x, context);
-  return Forward(layer.down_proj, GeGlu(gate, Forward(layer.up_proj, x, context)), context);
+  Var gate = Forward(layer.gate_proj, x, context);
+  Var up = Forward(layer.up_proj, std::move(x), context);
+  return Forward(layer.down_proj, GeGlu(std::move(gate), std::move(up)), context);
 }
 
 }  // namespace
 
-Var Forward(Layer& layer, Var h, const LayerContext& c) {
+Var AttentionStage(Layer& layer, Var h, const LayerContext& c) {
   Tape& tape = h.tape();
-  const float eps = c.rms_norm_eps;
-  const Var attended = SelfAttention(layer, RmsNorm(h, tape.Leaf(layer.input_layernorm), eps), c);
-  h = Add(h, RmsNorm(attended, tape.Leaf(layer.post_attention_layernorm), eps));
-  const Var fed =
-      FeedForward(layer, RmsNorm(h, tape.Leaf(layer.pre_feedforward_layernorm), eps), c.linear);
-  h = Add(h, RmsNorm(fed, tape.Leaf(layer.post_feedforward_layernorm), eps));
+  Var attended =
+      SelfAttention(layer, RmsNorm(h, tape.Leaf(layer.input_layernorm), c.rms_norm_eps), c);
+  attended =
+      RmsNorm(std::move(attended), tape.Leaf(layer.post_attention_layernorm), c.rms_norm_eps);
+  return Add(std::move(h), std::move(attended));
+}
+
+Var FeedForwardStage(Layer& layer, Var h, int64_t first, const LayerContext& c) {
+  Tape& tape = h.tape();
+  const int64_t n = h.shape()[0];
+  LinearContext linear = c.linear;
+  std::vector<int64_t> positions;  // dropout counts tokens by their place in the step
+  if (linear.step_positions && n < static_cast<int64_t>(linear.step_positions->size())) {
+    const auto begin = linear.step_positions->begin() + first;
+    positions.assign(begin, begin + n);
+    linear.step_positions = &positions;
+  }
+  const Var x = RmsNorm(h, tape.Leaf(layer.pre_feedforward_layernorm), c.rms_norm_eps);
+  const Var fed = FeedForward(layer, x, linear);
+  h = Add(h, RmsNorm(fed, tape.Leaf(layer.post_feedforward_layernorm), c.rms_norm_eps));
   h = Scale(h, layer.layer_scalar);
-  return c.linear.compute == Compute::kBfloat16 ? RoundBf16(h) : h;
+  return linear.compute == Compute::kBfloat16 ? RoundBf16(h) : h;
+}
+
+Var Forward(Layer& layer, Var h, const LayerContext& context) {
+  return FeedForwardStage(layer, AttentionStage(layer, std::move(h), context), 0, context);
 }
 
 }  // namespace lapidary

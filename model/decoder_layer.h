@@ -24,8 +24,13 @@ struct LayerContext {
   bool hf_rule = false;
 };
 
-// h [N, C] -> [N, C]. In bf16 compute the result is rounded to bf16: what a checkpoint keeps loses
-// nothing.
+// A layer is two stages, h [N, C] -> [N, C] each: attention with its norms and residual, then the
+// feed-forward stage with its own, the layer scalar and, in bf16 compute, the rounding of the
+// result to bf16 (what a checkpoint keeps of it then loses nothing).
+Var AttentionStage(Layer& layer, Var h, const LayerContext& context);
+// Row by row: `h` are rows [first, first + h.shape()[0]) of the pass.
+Var FeedForwardStage(Layer& layer, Var h, int64_t first, const LayerContext& context);
+// Both.
 Var Forward(Layer& layer, Var h, const LayerContext& context);
 
 }  // namespace lapidary

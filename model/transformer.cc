@@ -108,6 +108,34 @@ std::vector<Param*> TrainableOf(Layer& layer) {
   return params;
 }
 
+// One layer without a cache, keeping for its gradient what the policy says. Without a tape nothing
+// is kept, and the rows of the feed-forward stage go in chunks all the same.
+Var ForwardLayer(Layer& layer, Var h, const std::shared_ptr<const LayerContext>& shared,
+                 const std::shared_ptr<std::vector<int64_t>>& step_positions,
+                 const LayerPolicy& keep, const ActivationPolicy& policy) {
+  Tape& tape = h.tape();
+  const bool records = tape.mode() == Tape::Mode::kRecord;
+  if (records && keep.keep == LayerKeep::kEverything) return Forward(layer, std::move(h), *shared);
+  RowsBody feed_forward = {[&layer, shared, step_positions](Tape&, Var rows, int64_t first) {
+                             return FeedForwardStage(layer, std::move(rows), first, *shared);
+                           },
+                           policy.chunk};
+  if (records && keep.keep == LayerKeep::kAttention) {
+    return CheckpointRows(tape, std::move(feed_forward),
+                          AttentionStage(layer, std::move(h), *shared), TrainableOf(layer));
+  }
+  StashPolicy stash;
+  if (shared->linear.compute == Compute::kBfloat16) stash.form = StashForm::kBf16;
+  if (policy.int8) stash.form = StashForm::kInt8;
+  if (keep.on_disk) stash.file = policy.file;
+  return Checkpoint(
+      tape,
+      [&layer, shared, step_positions](Tape&, std::span<const Var> in) {
+        return AttentionStage(layer, in[0], *shared);
+      },
+      {std::move(h)}, TrainableOf(layer), stash, std::move(feed_forward));
+}
+
 }  // namespace
 
 Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
@@ -145,21 +173,18 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
 
   Var h = EmbedTokens(model, tape, input, options, shared->linear);
   if (options.hidden_states) options.hidden_states->push_back(h.value());
+  const ActivationPolicy by_default;
+  const ActivationPolicy& policy = options.activations ? *options.activations : by_default;
+  constexpr LayerPolicy keep_all = {.keep = LayerKeep::kEverything};
   for (size_t i = 0; i < model.layers.size(); ++i) {
     Layer& layer = model.layers[i];
-    if (options.gradient_checkpointing && tape.mode() == Tape::Mode::kRecord) {
-      h = Checkpoint(
-          tape,
-          [&layer, shared, step_positions](Tape&, std::span<const Var> in) {
-            return Forward(layer, in[0], *shared);
-          },
-          {h}, TrainableOf(layer), options.compute == Compute::kBfloat16);
-    } else if (options.cache) {
+    if (options.cache) {
       LayerContext cached = *shared;
       cached.cache = &options.cache->layers[i];
-      h = Forward(layer, h, cached);
+      h = Forward(layer, std::move(h), cached);
     } else {
-      h = Forward(layer, h, *shared);
+      h = ForwardLayer(layer, std::move(h), shared, step_positions,
+                       options.gradient_checkpointing ? policy.Of(i) : keep_all, policy);
     }
     if (options.hidden_states && i + 1 < model.layers.size())
       options.hidden_states->push_back(h.value());

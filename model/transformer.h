@@ -9,6 +9,7 @@
 
 #include "autograd/ops/attention.h"
 #include "autograd/ops/loss.h"
+#include "model/activation_policy.h"
 #include "model/config.h"
 #include "model/input.h"
 #include "model/kv_cache.h"
@@ -61,7 +62,8 @@ struct ForwardOptions {
   Compute compute = Compute::kFloat32;
   ImageMask image_mask = ImageMask::kSlidingOnly;
   bool training = false;                // dropout acts
-  bool gradient_checkpointing = false;  // keep only the inputs of layers
+  bool gradient_checkpointing = false;  // forget what layers compute, as `activations` says
+  const ActivationPolicy* activations = nullptr;  // null: inputs of layers are kept, in memory
   uint64_t seed = 0, step = 0;          // of dropout
   KvCache* cache = nullptr;             // generation: keys and values seen before; no gradients
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's

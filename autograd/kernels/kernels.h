@@ -64,6 +64,8 @@ struct AddBiasArgs {  // y[n, c] = x[n, c] + b[c]; ranges of rows
   float* y;
   int64_t cols;
 };
+// Sums over rows go on from what the output holds, row after row: rows in several calls give the
+// bits of one call.
 struct SumRowsArgs {  // sum[c] += sum over n of x[n, c]; ranges of columns
   const float* x;
   float* sum;
@@ -71,7 +73,7 @@ struct SumRowsArgs {  // sum[c] += sum over n of x[n, c]; ranges of columns
 };
 // y = x g k, per channel.
 //   ScaleColumns: y (ranges of rows); ScaleColumnsGradX: dx += dy g k (ranges of rows);
-//   ScaleColumnsGradG: dg[c] += k[c] sum over n of dy x (ranges of columns)
+//   ScaleColumnsGradG: dg[c] += sum over n of dy (k[c] x) (ranges of columns)
 struct ScaleColumnsArgs {
   const float *x, *g, *k;
   float* y;

@@ -72,9 +72,7 @@ void AddBias(const AddBiasArgs& a, Range rows) noexcept {
 
 void SumRows(const SumRowsArgs& a, Range cols) noexcept {
   for (int64_t c = cols.begin; c < cols.end; ++c) {
-    float sum = 0;
-    for (int64_t n = 0; n < a.rows; ++n) sum += a.x[n * a.cols + c];
-    a.sum[c] += sum;
+    for (int64_t n = 0; n < a.rows; ++n) a.sum[c] += a.x[n * a.cols + c];
   }
 }
 
@@ -96,9 +94,9 @@ void ScaleColumnsGradX(const ScaleColumnsArgs& a, Range rows) noexcept {
 
 void ScaleColumnsGradG(const ScaleColumnsArgs& a, Range cols) noexcept {
   for (int64_t c = cols.begin; c < cols.end; ++c) {
-    float sum = 0;
-    for (int64_t n = 0; n < a.rows; ++n) sum += a.dy[n * a.cols + c] * a.x[n * a.cols + c];
-    a.dg[c] += a.k[c] * sum;
+    for (int64_t n = 0; n < a.rows; ++n) {
+      a.dg[c] += a.dy[n * a.cols + c] * (a.k[c] * a.x[n * a.cols + c]);
+    }
   }
 }
 
@@ -135,11 +133,9 @@ void RmsNormGradX(const RmsNormArgs& a, Range rows) noexcept {
 // dw = sum over rows of dy x s.
 void RmsNormGradW(const RmsNormArgs& a, Range cols) noexcept {
   for (int64_t c = cols.begin; c < cols.end; ++c) {
-    float sum = 0;
     for (int64_t n = 0; n < a.rows; ++n) {
-      sum += a.dy[n * a.cols + c] * (a.x[n * a.cols + c] * a.rstd[n]);
+      a.dw[c] += a.dy[n * a.cols + c] * (a.x[n * a.cols + c] * a.rstd[n]);
     }
-    a.dw[c] += sum;
   }
 }
 
@@ -183,14 +179,11 @@ void LayerNormGradX(const LayerNormArgs& a, Range rows) noexcept {
 
 void LayerNormGradW(const LayerNormArgs& a, Range cols) noexcept {
   for (int64_t c = cols.begin; c < cols.end; ++c) {
-    float dw = 0, db = 0;
     for (int64_t n = 0; n < a.rows; ++n) {
       const float dy = a.dy[n * a.cols + c];
-      dw += dy * ((a.x[n * a.cols + c] - a.mean[n]) * a.rstd[n]);
-      db += dy;
+      if (a.dw) a.dw[c] += dy * ((a.x[n * a.cols + c] - a.mean[n]) * a.rstd[n]);
+      if (a.db) a.db[c] += dy;
     }
-    if (a.dw) a.dw[c] += dw;
-    if (a.db) a.db[c] += db;
   }
 }
 

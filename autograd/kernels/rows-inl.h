@@ -13,24 +13,22 @@ void AddBias(const AddBiasArgs& a, Range rows) noexcept {
   }
 }
 
-// out[c] += finish(sum over rows n of term(n, c)), in tiles of columns that stay in the first-level
-// cache while the rows stream by. Every column is summed row after row.
+// out[c] += sum over rows n of term(n, c), in tiles of columns that stay in the first-level cache
+// while the rows stream by. Every column goes on from out[c], row after row: rows in several calls
+// give the bits of one.
 constexpr int64_t kColumnTile = 256;
-template <class Term, class Finish>
-HWY_INLINE void SumColumns(int64_t rows, Range cols, float* out, const Term& term,
-                           const Finish& finish) {
+template <class Term>
+HWY_INLINE void SumColumns(int64_t rows, Range cols, float* out, const Term& term) {
   HWY_ALIGN float sum[kColumnTile];
   for (int64_t tile = cols.begin; tile < cols.end; tile += kColumnTile) {
     const int64_t end = std::min(tile + kColumnTile, cols.end);
-    std::fill_n(sum, kColumnTile, 0.0f);
+    std::copy(out + tile, out + end, sum);
     for (int64_t n = 0; n < rows; ++n) {
       Sweep(tile, end, [&](int64_t c, const auto& io) LAPIDARY_INLINE {
         io.Store(term(n, c, io, io.Load(sum + (c - tile))), sum + (c - tile));
       });
     }
-    Sweep(tile, end, [&](int64_t c, const auto& io) LAPIDARY_INLINE {
-      io.Store(hn::Add(io.Load(out + c), finish(c, io, io.Load(sum + (c - tile)))), out + c);
-    });
+    std::copy(sum, sum + (end - tile), out + tile);
   }
 }
 
@@ -38,8 +36,7 @@ void SumRows(const SumRowsArgs& a, Range cols) noexcept {
   SumColumns(
       a.rows, cols, a.sum,
       [&](int64_t n, int64_t c, const auto& io, Vec sum)
-          LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.x + n * a.cols + c)); },
-      [](int64_t, const auto&, Vec sum) LAPIDARY_INLINE { return sum; });
+          LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.x + n * a.cols + c)); });
 }
 
 void ScaleColumns(const ScaleColumnsArgs& a, Range rows) noexcept {
@@ -66,10 +63,9 @@ void ScaleColumnsGradG(const ScaleColumnsArgs& a, Range cols) noexcept {
   SumColumns(
       a.rows, cols, a.dg,
       [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
-        return hn::MulAdd(io.Load(a.dy + n * a.cols + c), io.Load(a.x + n * a.cols + c), sum);
-      },
-      [&](int64_t c, const auto& io, Vec sum)
-          LAPIDARY_INLINE { return hn::Mul(io.Load(a.k + c), sum); });
+        const Vec scaled = hn::Mul(io.Load(a.k + c), io.Load(a.x + n * a.cols + c));
+        return hn::MulAdd(io.Load(a.dy + n * a.cols + c), scaled, sum);
+      });
 }
 
 void RmsNorm(const RmsNormArgs& a, Range rows) noexcept {
@@ -121,8 +117,7 @@ void RmsNormGradW(const RmsNormArgs& a, Range cols) noexcept {
       [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
         const Vec unit = hn::Mul(io.Load(a.x + n * a.cols + c), Const(a.rstd[n]));
         return hn::MulAdd(io.Load(a.dy + n * a.cols + c), unit, sum);
-      },
-      [](int64_t, const auto&, Vec sum) LAPIDARY_INLINE { return sum; });
+      });
 }
 
 void LayerNorm(const LayerNormArgs& a, Range rows) noexcept {
@@ -173,7 +168,6 @@ void LayerNormGradX(const LayerNormArgs& a, Range rows) noexcept {
 }
 
 void LayerNormGradW(const LayerNormArgs& a, Range cols) noexcept {
-  const auto same = [](int64_t, const auto&, Vec sum) LAPIDARY_INLINE { return sum; };
   if (a.dw) {
     SumColumns(
         a.rows, cols, a.dw,
@@ -181,15 +175,13 @@ void LayerNormGradW(const LayerNormArgs& a, Range cols) noexcept {
           const Vec unit =
               hn::Mul(hn::Sub(io.Load(a.x + n * a.cols + c), Const(a.mean[n])), Const(a.rstd[n]));
           return hn::MulAdd(io.Load(a.dy + n * a.cols + c), unit, sum);
-        },
-        same);
+        });
   }
   if (a.db) {
     SumColumns(
         a.rows, cols, a.db,
         [&](int64_t n, int64_t c, const auto& io, Vec sum)
-            LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.dy + n * a.cols + c)); },
-        same);
+            LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.dy + n * a.cols + c)); });
   }
 }
 

@@ -173,7 +173,7 @@ TEST_P(ThreadBits, CheckpointsDoNotShow) {
           [&](Tape& inner, std::span<const Var> in) {
             return c.op(inner, Vars(in.begin(), in.end()));
           },
-          v, {}, /*inputs_are_bf16=*/false);
+          v, {}, {});
     });
     EXPECT_TRUE(SameResults(again, kept)) << c.name;
   }
