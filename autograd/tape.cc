@@ -94,6 +94,20 @@ Var Tape::Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor
   return Var(this, static_cast<int>(nodes_.size()) - 1, std::move(y));
 }
 
+std::vector<Var> Tape::AppendMany(std::unique_ptr<OpBase> op, std::span<const Var> inputs,
+                                  std::vector<Tensor> ys) {
+  LAPIDARY_CHECK(!ys.empty(), op->name(), ": must have an output; got none");
+  std::vector<Var> vars = {Append(std::move(op), inputs, std::move(ys[0]))};
+  nodes_.back().outputs = static_cast<int>(ys.size());
+  for (size_t j = 1; j < ys.size(); ++j) {
+    Node node;
+    node.shape = ys[j].shape();
+    nodes_.push_back(std::move(node));
+    vars.push_back(Var(this, static_cast<int>(nodes_.size()) - 1, std::move(ys[j])));
+  }
+  return vars;
+}
+
 void Tape::Backward(const Var& loss) {
   LAPIDARY_CHECK(loss.value().size() == 1, "Backward: the loss must be a scalar; got ",
                  loss.shape());
@@ -127,12 +141,17 @@ void Tape::Backward(std::vector<Root> roots) {
   for (int i = last; i >= 0; --i) {
     Node& node = nodes_[i];
     if (!node.op) continue;
-    Tensor grad = std::move(node.grad);
-    node.grad = Tensor();
+    std::vector<Tensor> dy;
+    bool reached = false;
+    for (int j = i; j < i + node.outputs; ++j) {
+      dy.push_back(std::move(nodes_[j].grad));
+      nodes_[j].grad = Tensor();
+      reached = reached || dy.back().defined();
+    }
     const std::unique_ptr<OpBase> op = std::move(node.op);
-    if (!grad.defined()) continue;
+    if (!reached) continue;
     const ProfileScope scope(op->name(), /*backward=*/true);
-    op->Backward(std::move(grad), InputGrads(this, &node.inputs));
+    op->Backward(dy, InputGrads(this, &node.inputs));
   }
 }
 

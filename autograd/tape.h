@@ -108,6 +108,16 @@ class Tape {
     return Record(std::move(op), std::span<const Var>(inputs.begin(), inputs.size()), std::move(y),
                   always);
   }
+  // The same for an op with several outputs, whose `Backward(std::span<const float* const> dy,
+  // const InputGrads& d) const` gets the gradients of all of them, null where none arrived.
+  template <class Op>
+  std::vector<Var> RecordMany(Op op, std::span<const Var> inputs, std::vector<Tensor> ys) {
+    if (ShouldRecord(inputs))
+      return AppendMany(std::make_unique<Holder<Op>>(std::move(op)), inputs, std::move(ys));
+    std::vector<Var> vars;
+    for (Tensor& y : ys) vars.push_back(Constant(std::move(y)));
+    return vars;
+  }
   // True iff Record with these inputs would keep the op (an op may skip saving what only its
   // gradient needs).
   bool ShouldRecord(std::span<const Var> inputs, bool always = false) const;
@@ -142,24 +152,28 @@ class Tape {
   struct OpBase {
     virtual ~OpBase() = default;
     virtual const char* name() const = 0;
-    virtual void Backward(Tensor dy, const InputGrads& d) = 0;
+    // dy: one for each output, undefined where no gradient arrived; not all of them.
+    virtual void Backward(std::span<Tensor> dy, const InputGrads& d) = 0;
   };
   template <class Op>
   struct Holder final : OpBase {
     explicit Holder(Op o) : op(std::move(o)) {}
     const char* name() const override { return Op::kName; }
-    void Backward(Tensor dy, const InputGrads& d) override {
-      if constexpr (requires { op.Backward(std::move(dy), d); }) {
-        op.Backward(std::move(dy), d);
+    void Backward(std::span<Tensor> dy, const InputGrads& d) override {
+      if constexpr (requires { op.Backward(dy, d); }) {
+        op.Backward(dy, d);
+      } else if constexpr (requires { op.Backward(std::move(dy[0]), d); }) {
+        op.Backward(std::move(dy[0]), d);
       } else {
-        op.Backward(std::as_const(dy).data(), d);
+        op.Backward(std::as_const(dy[0]).data(), d);
       }
     }
     Op op;
   };
   struct Node {
-    std::unique_ptr<OpBase> op;  // null: a leaf or an input
+    std::unique_ptr<OpBase> op;  // null: a leaf, an input or a further output of an op before
     std::vector<int> inputs;
+    int outputs = 1;  // of op: this node and the next ones
     Shape shape;
     Tensor grad;
     Param* param = nullptr;
@@ -168,6 +182,8 @@ class Tape {
   Var Append(std::unique_ptr<OpBase> op, std::span<const Var> inputs, Tensor y);
   // *slot += grad, or takes it if there is none.
   static void Accumulate(Tensor grad, Tensor* slot);
+  std::vector<Var> AppendMany(std::unique_ptr<OpBase> op, std::span<const Var> inputs,
+                              std::vector<Tensor> ys);
   Tensor& GradSlot(int node) {
     return nodes_[node].param ? nodes_[node].param->grad : nodes_[node].grad;
   }

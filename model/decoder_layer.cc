@@ -60,10 +60,12 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
   // Every value is let go after its last use: what a pass without a tape holds is what it needs.
   Var q, k, v;
   {
-    const Var k0 = Forward(layer.k_proj, x, c.linear).Reshaped({n, g, d});
-    v = layer.config.k_is_v ? k0 : Forward(layer.v_proj, x, c.linear).Reshaped({n, g, d});
-    q = Forward(layer.q_proj, std::move(x), c.linear).Reshaped({n, c.num_attention_heads, d});
-    k = RmsNorm(k0, tape.Leaf(layer.k_norm), eps);
+    std::vector<Linear*> linears = {&layer.q_proj, &layer.k_proj};
+    if (!layer.config.k_is_v) linears.push_back(&layer.v_proj);
+    std::vector<Var> y = Forward(linears, std::move(x), c.linear);
+    q = std::move(y[0]).Reshaped({n, c.num_attention_heads, d});
+    v = y.back().Reshaped({n, g, d});
+    k = RmsNorm(y[1].Reshaped({n, g, d}), tape.Leaf(layer.k_norm), eps);
   }
   q = RmsNorm(std::move(q), tape.Leaf(layer.q_norm), eps);
   q = Rope(std::move(q), c.positions, layer.inv_freq);
@@ -88,9 +90,9 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
 }
 
 Var FeedForward(Layer& layer, Var x, const LinearContext& context) {
-  Var gate = Forward(layer.gate_proj, x, context);
-  Var up = Forward(layer.up_proj, std::move(x), context);
-  return Forward(layer.down_proj, GeGlu(std::move(gate), std::move(up)), context);
+  Linear* const both[] = {&layer.gate_proj, &layer.up_proj};
+  std::vector<Var> y = Forward(both, std::move(x), context);
+  return Forward(layer.down_proj, GeGlu(std::move(y[0]), std::move(y[1])), context);
 }
 
 }  // namespace

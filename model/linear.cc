@@ -45,13 +45,21 @@ Var LowRank(Lora& lora, Var x, Compute compute) {
   return Scale(MatMul(low, tape.Leaf(lora.b), compute), lora.scale);
 }
 
-}  // namespace
+bool Drops(const Linear& linear, const LinearContext& context) {
+  return linear.lora && context.training && linear.lora->dropout > 0;
+}
 
-Var Forward(Linear& linear, Var x, const LinearContext& context) {
+// Frozen, and what its adapter reads is x itself: one product with the low-rank term inside.
+bool Fuses(const Linear& linear, const LinearContext& context) {
+  return !linear.w.param && !Drops(linear, context) && !(linear.lora && linear.lora->magnitude);
+}
+
+// Trainable weights, dropout and DoRA, from products on their own.
+Var Composed(Linear& linear, Var x, const LinearContext& context) {
   if (!linear.lora) return Base(linear, x, context.compute);
   Lora& lora = *linear.lora;
   Var adapted = x;
-  const bool drops = context.training && lora.dropout > 0;
+  const bool drops = Drops(linear, context);
   if (drops) {
     RandomKey key = context.random;
     key.op = HashName(linear.path);
@@ -80,6 +88,40 @@ Var Forward(Linear& linear, Var x, const LinearContext& context) {
     y = ScaleColumns(Add(frozen(x), low), magnitude, inverse);
   }
   return linear.bias ? AddBias(y, tape.Leaf(*linear.bias)) : y;
+}
+
+}  // namespace
+
+std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearContext& context) {
+  Tape& tape = x.tape();
+  std::vector<AdaptedWeight> fused;
+  for (Linear* linear : linears) {
+    if (!Fuses(*linear, context)) continue;
+    fused.push_back({linear->w.view, Var(), Var()});
+    if (Lora* lora = linear->lora.get()) {
+      fused.back().a = tape.Leaf(lora->a);
+      fused.back().b = tape.Leaf(lora->b);
+      fused.back().scale = lora->scale;
+    }
+  }
+  std::vector<Var> products;
+  if (!fused.empty()) products = MatMulGroup(x, fused, context.compute);
+  std::vector<Var> ys;
+  size_t next = 0;
+  for (Linear* linear : linears) {
+    if (!Fuses(*linear, context)) {
+      ys.push_back(Composed(*linear, x, context));
+      continue;
+    }
+    ys.push_back(products[next++]);
+    if (linear->bias) ys.back() = AddBias(ys.back(), tape.Leaf(*linear->bias));
+  }
+  return ys;
+}
+
+Var Forward(Linear& linear, Var x, const LinearContext& context) {
+  Linear* const one = &linear;
+  return Forward({&one, 1}, x, context)[0];
 }
 
 Tensor AdaptedRowNorms(const Linear& linear) {

@@ -7,7 +7,9 @@
 #define LAPIDARY_MODEL_LINEAR_H_
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "autograd/gemm.h"
 #include "autograd/ops/basic.h"
@@ -59,8 +61,12 @@ struct LinearContext {
   const std::vector<int64_t>* step_positions = nullptr;  // [N], the index of dropout
 };
 
-// x [N, I] -> [N, O].
+// x [N, I] -> [N, O]. A frozen weight and its LoRA are one product (autograd/gemm_group.h); with
+// dropout, DoRA or a trainable weight they are composed of several.
 Var Forward(Linear& linear, Var x, const LinearContext& context);
+// The same for several linears of one input: x is packed once for all of them, and their gradients
+// of x are summed inside the products. The values are those of separate calls, bit for bit.
+std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearContext& context);
 
 // Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its
 // magnitudes.

@@ -47,6 +47,11 @@ struct GemmCall {
   // read by the first chunk (if `load`) and written by the last.
   float* partials = nullptr;
   bool first = true, last = true;
+  // For a table with `tails`: after the k positions the same sums run on through k_tail more, from
+  // operands of their own in the same orders.
+  const void* a_tail = nullptr;
+  const void* b_tail = nullptr;
+  int64_t k_tail = 0;  // <= chunk
 };
 
 struct GemmTable {
@@ -58,6 +63,7 @@ struct GemmTable {
   int64_t k_unit = 1;  // a chunk is padded with zeros to a multiple of this
   int64_t element_bytes = 4;
   bool partials = false;  // wants GemmCall::partials: rows rounded up to blocks, columns to 32
+  bool tails = false;     // reads GemmCall::k_tail
   // Up to block_rows rows of A: element (r, k) is a[r * row_stride + k * k_stride]; one of the
   // strides is 1.
   void (*pack_a)(const float* a, int64_t row_stride, int64_t k_stride, int64_t rows, int64_t k,

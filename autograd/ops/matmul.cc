@@ -1,5 +1,8 @@
 #include "autograd/ops/matmul.h"
 
+#include <algorithm>
+
+#include "autograd/gemm_group.h"
 #include "autograd/ops/common.h"
 
 namespace lapidary {
@@ -29,6 +32,53 @@ struct MatMulOp {
   }
 };
 
+// Inputs: x, then A and B of each weight that has them, in order.
+struct MatMulGroupOp {
+  static constexpr const char* kName = "matmul_group";
+  struct Weight {
+    WeightView w;
+    Tensor a, b;
+    float scale;
+  };
+  std::vector<Weight> weights;
+  Tensor x, z;  // undefined where no gradient reads them
+  int64_t rows;
+  Compute compute;
+
+  std::vector<GroupPart> Parts() const {
+    std::vector<GroupPart> parts;
+    for (const Weight& w : weights) {
+      parts.push_back({w.w, nullptr, nullptr, 0, w.scale});
+      if (!w.a.defined()) continue;
+      parts.back().a = w.a.data();
+      parts.back().b = w.b.data();
+      parts.back().rank = w.a.shape()[0];
+    }
+    return parts;
+  }
+
+  void Backward(std::span<Tensor> dy, const InputGrads& d) const {
+    const std::vector<GroupPart> parts = Parts();
+    std::vector<GroupPartGrads> grads(parts.size());
+    const auto target = [&](int input) {
+      const InputGrads::Target t = d.Write(input);
+      return GroupTarget{t.data, t.add};
+    };
+    int input = 1;
+    for (size_t j = 0; j < parts.size(); ++j) {
+      if (dy[j].defined()) grads[j].dy = dy[j].data();
+      if (parts[j].rank == 0) continue;
+      if (grads[j].dy) {
+        grads[j].da = target(input);
+        grads[j].db = target(input + 1);
+      }
+      input += 2;
+    }
+    GemmGroupGrad(x.defined() ? x.data() : nullptr, z.defined() ? z.data() : nullptr, rows, parts,
+                  grads, target(0), compute);
+  }
+};
+
 // x's shape with its last axis replaced.
 Shape WithLast(Shape shape, int64_t size) {
   shape.dims[shape.rank - 1] = size;
@@ -46,6 +96,48 @@ Var MatMulFrozen(Var x, const WeightView& w, Compute compute) {
   Tensor y(WithLast(xs, w.rows));
   GemmForward(x.data(), rows, w, y.data(), /*add=*/false, compute);
   return x.tape().Record(MatMulFrozenOp{w, rows, compute}, {x}, y);
+}
+
+std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute) {
+  const Shape xs = x.shape();
+  LAPIDARY_CHECK(!weights.empty(), "matmul_group: must have a weight; got none");
+  MatMulGroupOp op;
+  op.compute = compute;
+  std::vector<Var> inputs = {x};
+  bool a_trains = false, b_trains = false;
+  for (const AdaptedWeight& w : weights) {
+    LAPIDARY_CHECK(xs.rank >= 1 && xs[-1] == w.w.cols && w.w.cols >= 1 && w.w.rows >= 1,
+                   "matmul_group: w must be [O, I], I the last axis of x; got x ", xs, ", w [",
+                   w.w.rows, ", ", w.w.cols, "]");
+    op.weights.push_back({w.w, Tensor(), Tensor(), w.scale});
+    if (!w.a.defined()) continue;
+    const Shape as = w.a.shape();
+    LAPIDARY_CHECK(as.rank == 2 && as[0] >= 1 && as[1] == w.w.cols && w.b.defined() &&
+                       w.b.shape() == (Shape{w.w.rows, as[0]}),
+                   "matmul_group: A must be [r, I] and B [O, r] for w [", w.w.rows, ", ", w.w.cols,
+                   "]; got A ", as, ", B ", w.b.defined() ? w.b.shape() : Shape{});
+    op.weights.back().a = w.a.value();
+    op.weights.back().b = w.b.value();
+    inputs.push_back(w.a);
+    inputs.push_back(w.b);
+    a_trains = a_trains || w.a.needs_grad();
+    b_trains = b_trains || w.b.needs_grad();
+  }
+  op.rows = RowsOf(xs, weights[0].w.cols);
+  const std::vector<GroupPart> parts = op.Parts();
+  const int64_t rank = GroupRank(parts);
+  Tensor z;
+  if (rank > 0) z = Tensor({op.rows, rank});
+  std::vector<Tensor> ys;
+  std::vector<float*> y;
+  for (const AdaptedWeight& w : weights) {
+    ys.emplace_back(WithLast(xs, w.w.rows));
+    y.push_back(ys.back().data());
+  }
+  GemmGroupForward(x.data(), op.rows, parts, y, rank > 0 ? z.data() : nullptr, compute);
+  if (a_trains) op.x = x.value();
+  if (b_trains) op.z = z;
+  return x.tape().RecordMany(std::move(op), inputs, std::move(ys));
 }
 
 Var MatMul(Var x, Var w, Compute compute) {

@@ -2,7 +2,8 @@
 #ifndef LAPIDARY_AUTOGRAD_OPS_MATMUL_H_
 #define LAPIDARY_AUTOGRAD_OPS_MATMUL_H_
 
-#include <memory>
+#include <span>
+#include <vector>
 
 #include "autograd/gemm.h"
 #include "autograd/tape.h"
@@ -16,6 +17,19 @@ Var MatMulFrozen(Var x, const WeightView& w, Compute compute);
 
 // y[N, O] = x[N, I] w[O, I]^T with gradients for both. Saves x and w.
 Var MatMul(Var x, Var w, Compute compute);
+
+// A frozen weight [O, I] with a low-rank correction s B A: A [r, I], B [O, r]. Without a
+// (undefined) there is none.
+struct AdaptedWeight {
+  WeightView w;
+  Var a, b;
+  float scale = 1;
+};
+
+// y_j[N, O_j] = [x | z_j] [W_j | s_j B_j]^T with z_j = x A_j^T: several products of one x, each
+// with its correction fused in (gemm_group.h has the formulas and the promises about bits), with
+// gradients for x, A_j and B_j. Saves x if a gradient of some A is wanted, and z [N, sum of r].
+std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute);
 
 }  // namespace lapidary
 

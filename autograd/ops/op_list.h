@@ -19,6 +19,7 @@
   X(PositionEmbedding)  \
   X(MatMulFrozen)       \
   X(MatMul)             \
+  X(MatMulGroup)        \
   X(Attention)          \
   X(CrossEntropyFrozen) \
   X(CrossEntropy)

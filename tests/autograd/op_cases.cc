@@ -252,6 +252,58 @@ std::vector<GradCase> MatMulCases() {
            .ref = [](const ComplexInputs& in) { return ref::MatMul(in[0], in[1], 5, 11, kCols); }}};
 }
 
+std::vector<GradCase> MatMulGroupCases() {
+  const auto w = std::make_shared<std::vector<float>>(NormalFloats(3 * 11 * kCols, 7));
+  const auto view = [w](int j) { return F32View(w->data() + j * 11 * kCols, 11, kCols); };
+  // x W^T + s (x A^T) B^T; without a: x W^T.
+  const auto ref = [w](const Values& x, int j, const Values* a, const Values* b, int64_t r,
+                       double s) {
+    const auto first = w->begin() + j * 11 * kCols;
+    Values y = ref::MatMul(x, Values(first, first + 11 * kCols), 5, 11, kCols);
+    if (!a) return y;
+    const Values low = ref::MatMul(ref::MatMul(x, *a, 5, r, kCols), *b, 5, 11, r);
+    for (size_t e = 0; e < y.size(); ++e) y[e] += s * low[e];
+    return y;
+  };
+  const Compute compute = Compute::kFloat32;
+  return {
+      {.name = "matmul_group, one",
+       .in = {{5, kCols}, {3, kCols}, {11, 3}},
+       .op =
+           [=](Tape&, const Vars& v) {
+             const AdaptedWeight one = {view(0), v[1], v[2], 1.75f};
+             return MatMulGroup(v[0], {&one, 1}, compute)[0];
+           },
+       .ref = [=](const ComplexInputs& in) { return ref(in[0], 0, &in[1], &in[2], 3, 1.75); }},
+      {.name = "matmul_group, three, one without adapter",
+       .in = {{5, kCols}, {3, kCols}, {11, 3}, {2, kCols}, {11, 2}},
+       .op =
+           [=](Tape&, const Vars& v) {
+             const AdaptedWeight all[] = {{view(0), v[1], v[2], 0.5f},
+                                          {view(1), Var(), Var()},
+                                          {view(2), v[3], v[4], -1.0f}};
+             const Vars y = MatMulGroup(v[0], all, compute);
+             return Add(Add(y[0], Scale(y[1], 0.25f)), Scale(y[2], -2.0f));
+           },
+       .ref =
+           [=](const ComplexInputs& in) {
+             Values y = ref(in[0], 0, &in[1], &in[2], 3, 0.5);
+             const Values second = ref(in[0], 1, nullptr, nullptr, 0, 0);
+             const Values third = ref(in[0], 2, &in[3], &in[4], 2, -1.0);
+             for (size_t e = 0; e < y.size(); ++e) y[e] += 0.25 * second[e] - 2.0 * third[e];
+             return y;
+           },
+       .value_tol = 1e-6},
+      {.name = "matmul_group, the last of two is used",
+       .in = {{5, kCols}, {2, kCols}, {11, 2}},
+       .op =
+           [=](Tape&, const Vars& v) {
+             const AdaptedWeight both[] = {{view(0), Var(), Var()}, {view(1), v[1], v[2], 3.0f}};
+             return MatMulGroup(v[0], both, compute)[1];
+           },
+       .ref = [=](const ComplexInputs& in) { return ref(in[0], 1, &in[1], &in[2], 2, 3.0); }}};
+}
+
 std::vector<GradCase> AttentionCases() {
   const auto make = [](std::string name, AttentionSpans spans, int64_t keys, int64_t heads,
                        int64_t groups, int64_t width, int probes) {
