@@ -15,7 +15,7 @@ endif()
 # One precompiled header of standard headers and nlohmann-json: it halves the build.
 add_library(lapidary_pch STATIC ${PROJECT_SOURCE_DIR}/cmake/pch.cc)
 target_link_libraries(lapidary_pch PUBLIC lapidary_flags)
-target_precompile_headers(lapidary_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/pch.h)
+target_precompile_headers(lapidary_pch PRIVATE <cmake/pch.h>)
 
 # lapidary_library(<folder> SOURCES ... [DEPENDS ...]): the static library lapidary_<folder>.
 function(lapidary_library folder)
