@@ -3,9 +3,10 @@
 namespace lapidary {
 namespace {
 
-bool enabled = false;
+thread_local bool enabled = false;
+thread_local ProfileScope* innermost = nullptr;
 std::map<std::string, ProfileEntry>& Entries() {
-  static std::map<std::string, ProfileEntry> entries;
+  thread_local std::map<std::string, ProfileEntry> entries;
   return entries;
 }
 
@@ -17,14 +18,21 @@ void ResetProfile() { Entries().clear(); }
 
 ProfileScope::ProfileScope(const char* name, bool backward)
     : name_(enabled ? name : nullptr), backward_(backward) {
-  if (name_) start_ = std::chrono::steady_clock::now();
+  if (!name_) return;
+  outer_ = innermost;
+  innermost = this;
+  start_ = std::chrono::steady_clock::now();
 }
 
 ProfileScope::~ProfileScope() {
   if (!name_) return;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  innermost = outer_;
+  if (outer_) outer_->inner_seconds_ += seconds;
   ProfileEntry& entry = Entries()[backward_ ? std::string(name_) + "'" : std::string(name_)];
   ++entry.calls;
-  entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  entry.seconds += seconds - inner_seconds_;
 }
 
 }  // namespace lapidary

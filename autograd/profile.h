@@ -1,5 +1,6 @@
 // Where a step's time goes: wall seconds and calls by op name, forward and backward. Off unless
-// enabled; costs two clock reads per op when on. One thread (the tape's).
+// enabled; costs two clock reads per op when on. Every thread profiles itself: enable and read on
+// the one that owns the tape.
 #ifndef LAPIDARY_AUTOGRAD_PROFILE_H_
 #define LAPIDARY_AUTOGRAD_PROFILE_H_
 
@@ -16,7 +17,9 @@ struct ProfileEntry {
 };
 
 void EnableProfile(bool on);
-// By name; backward entries have "'" appended ("matmul'"). Nested scopes count in both.
+// By name; backward entries have "'" appended ("matmul'"). Seconds are a scope's own: those of
+// scopes inside it are counted there ("gemm" is inside every matrix product, the ops of a layer
+// inside "checkpoint'").
 const std::map<std::string, ProfileEntry>& ProfileEntries();
 void ResetProfile();
 
@@ -30,6 +33,8 @@ class ProfileScope {
  private:
   const char* name_;  // null: off
   bool backward_;
+  double inner_seconds_ = 0;
+  ProfileScope* outer_ = nullptr;
   std::chrono::steady_clock::time_point start_;
 };
 

@@ -9,32 +9,17 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kKeyBlock = 64;  // attention sums keys in blocks of 64 from the document's start;
-                                   // the cache is cut at multiples of it
-
-// Appends this pass's keys and values to the cache and returns all that are kept, [M, G, D] each.
-void Extend(KvCache::LayerCache* cache, int64_t first_needed, int64_t width, Var k, Var v,
-            Tensor* all_k, Tensor* all_v) {
-  const int64_t drop = std::max<int64_t>(0, (first_needed - cache->first) / kKeyBlock * kKeyBlock);
-  const int64_t kept = static_cast<int64_t>(cache->k.size()) / width;
-  const int64_t cut = std::min(drop, kept);
-  for (std::vector<float>* cached : {&cache->k, &cache->v}) {
-    cached->erase(cached->begin(), cached->begin() + cut * width);
-  }
-  cache->first += cut;
-  cache->k.insert(cache->k.end(), k.data(), k.data() + k.value().size());
-  cache->v.insert(cache->v.end(), v.data(), v.data() + v.value().size());
-  const int64_t count = static_cast<int64_t>(cache->k.size()) / width;
-  *all_k = Tensor::FromFloats({count, k.shape()[1], k.shape()[2]}, cache->k.data());
-  *all_v = Tensor::FromFloats({count, k.shape()[1], k.shape()[2]}, cache->v.data());
+// The last row of x, without a gradient.
+Var LastRow(Var x) {
+  const int64_t cols = x.shape()[-1];
+  return x.tape().Constant(Tensor::FromFloats({1, cols}, x.data() + x.value().size() - cols));
 }
 
-// The spans of this pass's queries over the cached keys: as in a whole document, shifted.
-std::shared_ptr<const AttentionSpans> CachedSpans(const LayerContext& c, int64_t window,
-                                                  bool blocks) {
-  auto spans = std::make_shared<AttentionSpans>(MakeSpans(*c.input, 0, blocks, c.hf_rule));
-  const int64_t first = c.cache->first;
-  for (size_t q = 0; q < spans->lo.size(); ++q) {
+// The spans of this pass's queries (the last one's alone if last_only) over the whole document so
+// far.
+AttentionSpans CachedSpans(const LayerContext& c, int64_t window, bool blocks) {
+  AttentionSpans spans = MakeSpans(*c.input, 0, blocks, c.hf_rule);
+  for (size_t q = 0; q < spans.lo.size(); ++q) {
     const int64_t position = c.past + static_cast<int64_t>(q);
     int64_t lo = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
     // An image block under the hf rule reaches back to its own start, which is in this pass.
@@ -46,11 +31,21 @@ std::shared_ptr<const AttentionSpans> CachedSpans(const LayerContext& c, int64_t
         --begin;
       lo = std::min(lo, c.past + static_cast<int64_t>(begin));
     }
-    spans->lo[q] = static_cast<int32_t>(lo - first);
-    spans->hi[q] = static_cast<int32_t>(spans->hi[q] + c.past - first);
-    spans->begin[q] = 0;
+    spans.lo[q] = static_cast<int32_t>(lo);
+    spans.hi[q] = static_cast<int32_t>(spans.hi[q] + c.past);
+    spans.begin[q] = 0;
   }
-  return spans;
+  if (!c.last_only) return spans;
+  return {{spans.lo.back()}, {spans.hi.back()}, {0}};
+}
+
+// Attention over the cache, which this pass's keys and values join.
+Var CachedAttention(const LayerContext& c, bool full, Var q, Var k, Var v) {
+  const int64_t window = full ? 0 : c.window;
+  if (window > 0) c.cache->Forget(c.past - window + 1);
+  c.cache->Append(k.value(), v.value());
+  return q.tape().Constant(
+      c.cache->Attend(q.value(), CachedSpans(c, window, !full || c.hf_rule), 1.0f));
 }
 
 Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
@@ -62,30 +57,31 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
   {
     std::vector<Linear*> linears = {&layer.q_proj, &layer.k_proj};
     if (!layer.config.k_is_v) linears.push_back(&layer.v_proj);
-    std::vector<Var> y = Forward(linears, std::move(x), c.linear);
-    q = std::move(y[0]).Reshaped({n, c.num_attention_heads, d});
+    std::vector<Var> y;
+    if (c.last_only) {
+      y = Forward(std::span(linears).subspan(1), x, c.linear);
+      y.insert(y.begin(), Forward(layer.q_proj, LastRow(x), c.linear));
+    } else {
+      y = Forward(linears, std::move(x), c.linear);
+    }
+    q = std::move(y[0]);
     v = y.back().Reshaped({n, g, d});
     k = RmsNorm(y[1].Reshaped({n, g, d}), tape.Leaf(layer.k_norm), eps);
   }
+  q = q.Reshaped({c.last_only ? 1 : n, c.num_attention_heads, d});
   q = RmsNorm(std::move(q), tape.Leaf(layer.q_norm), eps);
-  q = Rope(std::move(q), c.positions, layer.inv_freq);
+  q = c.last_only ? Rope(std::move(q), {c.positions.back()}, layer.inv_freq)
+                  : Rope(std::move(q), c.positions, layer.inv_freq);
   k = Rope(std::move(k), c.positions, layer.inv_freq);
   v = RmsNorm(std::move(v), Var(), eps);
-  std::shared_ptr<const AttentionSpans> spans = layer.config.full_attention ? c.full : c.sliding;
-  if (c.cache) {
-    const int64_t window = layer.config.full_attention ? 0 : c.window;
-    Tensor all_k, all_v;
-    Extend(c.cache, window > 0 ? c.past - window + 1 : 0, g * d, k, v, &all_k, &all_v);
-    spans = CachedSpans(c, window, !layer.config.full_attention || c.hf_rule);
-    k = tape.Constant(std::move(all_k));
-    v = tape.Constant(std::move(all_v));
-  }
   // In float32 under either compute type: the scores of 256- and 512-wide heads are not divided by
   // sqrt(D), so rounding q and k to bf16 costs a third of the whole distance to the float32 logits
   // (measured on the golden checkpoints).
-  Var o = Attention(std::move(q), std::move(k), std::move(v), std::move(spans), 1.0f,
-                    /*round_to_bf16=*/false);
-  o = o.Reshaped({n, c.num_attention_heads * d});
+  const bool full = layer.config.full_attention;
+  Var o = c.cache ? CachedAttention(c, full, q, k, v)
+                  : Attention(std::move(q), std::move(k), std::move(v), full ? c.full : c.sliding,
+                              1.0f, /*round_to_bf16=*/false);
+  o = o.Reshaped({o.shape()[0], c.num_attention_heads * d});
   return Forward(layer.o_proj, std::move(o), c.linear);
 }
 
@@ -103,6 +99,7 @@ Var AttentionStage(Layer& layer, Var h, const LayerContext& c) {
       SelfAttention(layer, RmsNorm(h, tape.Leaf(layer.input_layernorm), c.rms_norm_eps), c);
   attended =
       RmsNorm(std::move(attended), tape.Leaf(layer.post_attention_layernorm), c.rms_norm_eps);
+  if (c.last_only) h = LastRow(h);
   return Add(std::move(h), std::move(attended));
 }
 
@@ -124,7 +121,8 @@ Var FeedForwardStage(Layer& layer, Var h, int64_t first, const LayerContext& c) 
 }
 
 Var Forward(Layer& layer, Var h, const LayerContext& context) {
-  return FeedForwardStage(layer, AttentionStage(layer, std::move(h), context), 0, context);
+  const int64_t first = context.last_only ? h.shape()[0] - 1 : 0;
+  return FeedForwardStage(layer, AttentionStage(layer, std::move(h), context), first, context);
 }
 
 }  // namespace lapidary

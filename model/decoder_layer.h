@@ -17,7 +17,8 @@ struct LayerContext {
   int64_t num_attention_heads = 0;
   std::vector<int32_t> positions;                       // [N]
   std::shared_ptr<const AttentionSpans> sliding, full;  // by kind of layer; with a cache: unused
-  KvCache::LayerCache* cache = nullptr;                 // set for generation
+  AttentionCache* cache = nullptr;                      // set for generation
+  bool last_only = false;                               // give the last token's row alone
   int64_t past = 0;                                     // tokens in the cache before this pass
   int64_t window = 0;
   const ModelInput* input = nullptr;  // for spans over the cache
@@ -30,7 +31,7 @@ struct LayerContext {
 Var AttentionStage(Layer& layer, Var h, const LayerContext& context);
 // Row by row: `h` are rows [first, first + h.shape()[0]) of the pass.
 Var FeedForwardStage(Layer& layer, Var h, int64_t first, const LayerContext& context);
-// Both.
+// Both; [1, C], the last row, if last_only.
 Var Forward(Layer& layer, Var h, const LayerContext& context);
 
 }  // namespace lapidary

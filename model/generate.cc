@@ -2,33 +2,41 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <limits>
-#include <numeric>
+
+#include "model/sampler.h"
 
 namespace lapidary {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
+double Seconds(Clock::time_point since) {
+  return std::chrono::duration<double>(Clock::now() - since).count();
+}
 
 // Tokens [begin, end) of the prompt with the media that stand there.
 ModelInput Slice(const ModelInput& prompt, int64_t begin, int64_t end) {
   ModelInput part;
   part.ids.assign(prompt.ids.begin() + begin, prompt.ids.begin() + end);
-  if (!prompt.types.empty()) part.types.assign(prompt.types.begin() + begin, prompt.types.begin() + end);
-  const auto rows = [&](const std::vector<int64_t>& from, const Tensor& features, std::vector<int64_t>* to, Tensor* taken,
+  if (!prompt.types.empty())
+    part.types.assign(prompt.types.begin() + begin, prompt.types.begin() + end);
+  const auto rows = [&](const std::vector<int64_t>& from, const Tensor& features,
+                        std::vector<int64_t>* to, Tensor* taken,
                         const std::vector<int32_t>* positions) {
     std::vector<float> values;
     const int64_t width = features.defined() ? features.shape()[1] : 0;
     for (size_t i = 0; i < from.size(); ++i) {
       if (from[i] < begin || from[i] >= end) continue;
       to->push_back(from[i] - begin);
-      values.insert(values.end(), features.data() + static_cast<int64_t>(i) * width, features.data() + static_cast<int64_t>(i + 1) * width);
-      if (positions) part.patch_positions.insert(part.patch_positions.end(), positions->begin() + 2 * i, positions->begin() + 2 * i + 2);
+      values.insert(values.end(), features.data() + static_cast<int64_t>(i) * width,
+                    features.data() + static_cast<int64_t>(i + 1) * width);
+      if (positions)
+        part.patch_positions.insert(part.patch_positions.end(), positions->begin() + 2 * i,
+                                    positions->begin() + 2 * i + 2);
     }
-    if (!to->empty()) *taken = Tensor::FromFloats({static_cast<int64_t>(to->size()), width}, values.data());
+    if (!to->empty())
+      *taken = Tensor::FromFloats({static_cast<int64_t>(to->size()), width}, values.data());
   };
   rows(prompt.patch_rows, prompt.patches, &part.patch_rows, &part.patches, &prompt.patch_positions);
   rows(prompt.audio_rows, prompt.audio_frames, &part.audio_rows, &part.audio_frames, nullptr);
@@ -46,67 +54,49 @@ int64_t ChunkEnd(const ModelInput& prompt, int64_t begin, int64_t chunk) {
     int64_t back = end;
     while (back > begin && InImage(prompt, back - 1)) --back;
     if (back > begin) return back;
-    while (end < prompt.size() && InImage(prompt, end)) ++end;  // an image longer than the chunk goes in one piece
+    while (end < prompt.size() && InImage(prompt, end))
+      ++end;  // an image longer than the chunk goes in one piece
   }
   return end;
 }
 
-int32_t ArgMax(const float* logits, int64_t n) {
-  return static_cast<int32_t>(std::max_element(logits, logits + n) - logits);
-}
-
-// Temperature, then the top_k largest, then the smallest set of them whose probability reaches top_p, as Transformers orders its warpers.
-int32_t Sample(const float* logits, int64_t n, const GenerateOptions& options, int64_t step) {
-  std::vector<int32_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  const int64_t k = options.top_k > 0 ? std::min(options.top_k, n) : n;
-  const auto better = [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
-  std::partial_sort(order.begin(), order.begin() + k, order.end(), better);
-  order.resize(k);
-  std::vector<double> p(k);
-  double sum = 0;
-  for (int64_t i = 0; i < k; ++i) sum += p[i] = std::exp((static_cast<double>(logits[order[i]]) - logits[order[0]]) / options.temperature);
-  double kept = 0;
-  int64_t count = 0;
-  while (count < k && (count == 0 || kept < options.top_p * sum)) kept += p[count++];
-  double target = static_cast<double>(RandomUniform({options.seed, static_cast<uint64_t>(step), HashName(std::string("sample"))}, 0)) * kept;
-  for (int64_t i = 0; i < count; ++i) {
-    target -= p[i];
-    if (target < 0) return order[i];
-  }
-  return order[count - 1];
-}
-
 void CheckOptions(const GenerateOptions& o) {
-  LAPIDARY_CHECK(o.max_new_tokens >= 0, "generate: max_new_tokens must be >= 0; got ", o.max_new_tokens);
-  LAPIDARY_CHECK(!o.do_sample || o.temperature > 0, "generate: temperature must be > 0; got ", o.temperature, "; try greedy decoding");
+  LAPIDARY_CHECK(o.max_new_tokens >= 0, "generate: max_new_tokens must be >= 0; got ",
+                 o.max_new_tokens);
+  LAPIDARY_CHECK(!o.do_sample || o.temperature > 0, "generate: temperature must be > 0; got ",
+                 o.temperature, "; try greedy decoding");
   LAPIDARY_CHECK(o.top_k >= 0, "generate: top_k must be >= 0; got ", o.top_k);
-  LAPIDARY_CHECK(o.top_p > 0 && o.top_p <= 1, "generate: top_p must be above 0 and at most 1; got ", o.top_p);
-  LAPIDARY_CHECK(o.prefill_chunk >= 1, "generate: prefill_chunk must be >= 1; got ", o.prefill_chunk);
+  LAPIDARY_CHECK(o.top_p > 0 && o.top_p <= 1, "generate: top_p must be above 0 and at most 1; got ",
+                 o.top_p);
+  LAPIDARY_CHECK(o.prefill_chunk >= 1, "generate: prefill_chunk must be >= 1; got ",
+                 o.prefill_chunk);
 }
 
 }  // namespace
 
-GenerateResult Generate(Transformer& model, const ModelInput& prompt, const GenerateOptions& options,
+GenerateResult Generate(Transformer& model, const ModelInput& prompt,
+                        const GenerateOptions& options,
                         const std::function<bool(int32_t)>& on_token) {
   CheckOptions(options);
   LAPIDARY_CHECK(prompt.size() > 0, "generate: the prompt must have at least one token; got none");
-  LAPIDARY_CHECK(prompt.document_starts.size() <= 1, "generate: the prompt must be one document; got ", prompt.document_starts.size());
+  LAPIDARY_CHECK(prompt.document_starts.size() <= 1,
+                 "generate: the prompt must be one document; got ", prompt.document_starts.size());
   KvCache cache;
   ForwardOptions forward;
   forward.compute = options.compute;
   forward.image_mask = options.image_mask;
   forward.cache = &cache;
+  forward.last_only = true;
   const float softcap = static_cast<float>(model.config.text.final_logit_softcapping);
   // Runs one piece and returns the logits after its last token (only there is the head needed).
   const auto run = [&](const ModelInput& piece, bool want_logits) {
     Tape tape(Tape::Mode::kNoGrad);
-    const Var h = Forward(model, tape, piece, forward);
+    const Var last = Forward(model, tape, piece, forward);
     if (!want_logits) return Tensor();
-    const Tensor last = Tensor::FromFloats({1, h.shape()[1]}, h.data() + (h.shape()[0] - 1) * h.shape()[1]);
-    Tensor logits = Logits(last, model.head().Current(), softcap, options.compute);
+    Tensor logits = Logits(last.value(), model.head().Current(), softcap, options.compute);
     for (int32_t id : options.suppress_ids) {
-      if (id >= 0 && id < logits.size()) logits.data()[id] = -std::numeric_limits<float>::infinity();
+      if (id >= 0 && id < logits.size())
+        logits.data()[id] = -std::numeric_limits<float>::infinity();
     }
     return logits;
   };
@@ -122,9 +112,12 @@ GenerateResult Generate(Transformer& model, const ModelInput& prompt, const Gene
   const Clock::time_point decode = Clock::now();
   while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens) {
     const int64_t n = logits.size();
-    const int32_t id = options.do_sample ? Sample(logits.data(), n, options, static_cast<int64_t>(result.ids.size())) : ArgMax(logits.data(), n);
+    const int32_t id = options.do_sample ? SampleToken(logits.data(), n, options,
+                                                       static_cast<int64_t>(result.ids.size()))
+                                         : ArgMax(logits.data(), n);
     result.ids.push_back(id);
-    result.stopped = std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
+    result.stopped =
+        std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
     if ((on_token && !on_token(id)) || result.stopped) break;
     if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;
     ModelInput next;

@@ -6,17 +6,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "autograd/tensor.h"
+#include "autograd/ops/attention_cache.h"
 
 namespace lapidary {
 
 struct KvCache {
-  struct LayerCache {
-    std::vector<float> k, v;  // [count, G * D]
-    int64_t first = 0;  // position of the first kept key, a multiple of 64 (attention's blocks of
-                        // keys stay aligned)
-  };
-  std::vector<LayerCache> layers;
+  std::vector<AttentionCache> layers;
   int64_t length = 0;  // tokens seen
 };
 

@@ -143,6 +143,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
   CheckInput(model, input);
   LAPIDARY_CHECK(!options.cache || tape.mode() == Tape::Mode::kNoGrad,
                  "forward: a key-value cache must go without gradients");
+  LAPIDARY_CHECK(!options.last_only || options.cache,
+                 "forward: last_only must come with a key-value cache");
   const TextConfig& text = model.config.text;
   const bool hf_rule = options.image_mask == ImageMask::kHfForward;
   const int64_t past = options.cache ? options.cache->length : 0;
@@ -181,6 +183,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
     if (options.cache) {
       LayerContext cached = *shared;
       cached.cache = &options.cache->layers[i];
+      // The last layer's other rows serve only its keys and values.
+      cached.last_only = options.last_only && i + 1 == model.layers.size();
       h = Forward(layer, std::move(h), cached);
     } else {
       h = ForwardLayer(layer, std::move(h), shared, step_positions,

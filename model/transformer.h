@@ -66,12 +66,13 @@ struct ForwardOptions {
   const ActivationPolicy* activations = nullptr;  // null: inputs of layers are kept, in memory
   uint64_t seed = 0, step = 0;          // of dropout
   KvCache* cache = nullptr;             // generation: keys and values seen before; no gradients
+  bool last_only = false;  // with a cache: only the last token's hidden state, [1, C], is wanted
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's
                                                  // output, the last one after the final norm
 };
 
-// Hidden states after the final norm, [N, C]. Throws Error if ids, rows or positions do not fit the
-// configuration.
+// Hidden states after the final norm, [N, C] ([1, C] if last_only). Throws Error if ids, rows or
+// positions do not fit the configuration.
 Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const ForwardOptions& options);
 
 // sum over n of weights[n] * cross-entropy of hidden[n] against targets[n].

@@ -130,8 +130,7 @@ struct KeyPanels {
 };
 HWY_INLINE KeyPanels PanelsOf(const AttentionArgs& a, int64_t group, int64_t block) {
   const int64_t size = PanelFloats(a);
-  const float* p =
-      a.packed + ((group - a.group) * a.key_block_count + block) * PackedCopies(a) * size;
+  const float* p = a.blocks[block] + (group - a.group) * BlockFloats(a);
   return {p, p + size, p + 2 * size, p + 3 * size};
 }
 
@@ -163,12 +162,13 @@ HWY_INLINE void ForKeys(Range seen, const Body& body) {
 void AttentionPack(const AttentionArgs& a, Range units) noexcept {
   const int64_t padded = PaddedWidth(a), size = PanelFloats(a);
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const int64_t group = a.group + unit / a.key_block_count;
-    const AttentionKeyBlock& block = a.key_blocks[unit % a.key_block_count];
-    float* out = a.packed + unit * PackedCopies(a) * size;
-    std::fill_n(out, PackedCopies(a) * size, 0.0f);
-    for (int64_t i = 0; i < block.keys; ++i) {
-      const int64_t at = ((block.key + i) * a.groups + group) * a.width;
+    const int64_t group = unit / a.key_block_count, index = unit % a.key_block_count;
+    const AttentionKeyBlock& block = a.key_blocks[index];
+    float* out = a.blocks[index] + group * BlockFloats(a);
+    if (block.filled == 0) std::fill_n(out, BlockFloats(a), 0.0f);
+    for (int64_t i = block.filled; i < block.filled + block.keys; ++i) {
+      const int64_t key = block.key + i - block.filled;
+      const int64_t at = (key * a.groups + a.group + group) * a.width;
       for (int64_t d = 0; d < a.width; ++d) out[d * kAttentionKeys + i] = a.k[at + d];
       SetRow(a.v + at, a.width, padded, i, out + size);
       if (!a.backward) continue;
@@ -204,6 +204,13 @@ HWY_INLINE float SoftmaxStep(const AttentionArgs& a, Range seen, float* s, float
   return shrink;
 }
 
+// x[n] *= c, n a multiple of the lanes.
+HWY_INLINE void MultiplyRow(float c, int64_t n, float* x) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    hn::StoreU(hn::Mul(Const(c), hn::LoadU(Tag(), x + i)), Tag(), x + i);
+  }
+}
+
 void AttentionForward(const AttentionArgs& a, Range items) noexcept {
   const int64_t padded = PaddedWidth(a), share = a.heads / a.groups;
   float* q = a.scratch;
@@ -233,12 +240,8 @@ void AttentionForward(const AttentionArgs& a, Range items) noexcept {
         }
         const float shrink = SoftmaxStep(a, seen, row, top[r], sum[r]);
         if (shrink == 1.0f) continue;
-        ForPanels(padded, [&](int64_t at, int64_t, int64_t panel) LAPIDARY_INLINE {
-          float* to = o + at + r * panel;
-          for (int64_t i = 0; i < panel; i += kLanes) {
-            hn::StoreU(hn::Mul(Const(shrink), hn::LoadU(Tag(), to + i)), Tag(), to + i);
-          }
-        });
+        ForPanels(padded, [&](int64_t at, int64_t, int64_t panel)
+                              LAPIDARY_INLINE { MultiplyRow(shrink, panel, o + at + r * panel); });
       }
       const int64_t first = SeenKeys(a, rows.row / share, block).begin;
       const int64_t last = SeenKeys(a, (rows.row + rows.rows - 1) / share, block).end;
@@ -255,6 +258,76 @@ void AttentionForward(const AttentionArgs& a, Range items) noexcept {
         });
       });
       a.lse[at] = top[r] + std::log(sum[r]);
+    }
+  }
+}
+
+// --- Forward of few rows -------------------------------------------------------------------------
+
+void AttentionScores(const AttentionArgs& a, Range items) noexcept {
+  const int64_t rows = a.row_blocks[0].rows;
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / a.key_block_count, kb = item % a.key_block_count;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = RowIndex(a, group, a.row_blocks[0].row + r) * a.width;
+      SetRow(a.q + at, a.width, PaddedWidth(a), r, a.scratch);
+    }
+    Scores(a, rows, a.scratch, PanelsOf(a, group, kb).keys_t,
+           FewOf(a).scores + item * rows * kAttentionKeys);
+  }
+}
+
+void AttentionSoftmax(const AttentionArgs& a, Range items) noexcept {
+  const AttentionRowBlock& rows = a.row_blocks[0];
+  const int64_t share = a.heads / a.groups;
+  const AttentionFew few = FewOf(a);
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / rows.rows, r = item % rows.rows;
+    float top = -std::numeric_limits<float>::infinity(), sum = 0;
+    for (int64_t kb = 0; kb < a.key_block_count; ++kb) {
+      const Range seen = SeenKeys(a, (rows.row + r) / share, a.key_blocks[kb]);
+      float* row = few.scores + ((group * a.key_block_count + kb) * rows.rows + r) * kAttentionKeys;
+      float& shrink = few.shrink[item * a.key_block_count + kb];
+      if (seen.begin >= seen.end) {
+        std::fill_n(row, kAttentionKeys, 0.0f);
+        shrink = 1.0f;
+      } else {
+        shrink = SoftmaxStep(a, seen, row, top, sum);
+      }
+    }
+    few.sum[item] = sum;
+    a.lse[RowIndex(a, group, rows.row + r)] = top + std::log(sum);
+  }
+}
+
+void AttentionValues(const AttentionArgs& a, Range items) noexcept {
+  const AttentionRowBlock& rows = a.row_blocks[0];
+  const int64_t padded = PaddedWidth(a), share = a.heads / a.groups;
+  const AttentionFew few = FewOf(a);
+  float* o = a.scratch;
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / PanelCount(a), column = item % PanelCount(a) * kAttentionPanel;
+    const int64_t panel = std::min(kAttentionPanel, padded - column);
+    std::fill_n(o, rows.rows * panel, 0.0f);
+    for (int64_t kb = 0; kb < a.key_block_count; ++kb) {
+      const AttentionKeyBlock& block = a.key_blocks[kb];
+      for (int64_t r = 0; r < rows.rows; ++r) {
+        const float shrink = few.shrink[(group * rows.rows + r) * a.key_block_count + kb];
+        if (shrink != 1.0f) MultiplyRow(shrink, panel, o + r * panel);
+      }
+      const int64_t first = SeenKeys(a, rows.row / share, block).begin;
+      const int64_t last = SeenKeys(a, (rows.row + rows.rows - 1) / share, block).end;
+      const float* p =
+          few.scores + (group * a.key_block_count + kb) * rows.rows * kAttentionKeys + first;
+      const float* values = PanelsOf(a, group, kb).values + column * kAttentionRows + first * panel;
+      Product(rows.rows, panel, last - first, {p, kAttentionKeys, 1}, values, panel, o, panel);
+    }
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      float* out = a.o + RowIndex(a, group, rows.row + r) * a.width + column;
+      const Vec divisor = Const(few.sum[group * rows.rows + r]);
+      Sweep(0, std::min(panel, a.width - column), [&](int64_t i, const auto& io) LAPIDARY_INLINE {
+        io.Store(hn::Div(io.Load(o + r * panel + i), divisor), out + i);
+      });
     }
   }
 }

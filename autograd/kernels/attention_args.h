@@ -20,6 +20,7 @@ struct AttentionRowBlock {
 struct AttentionKeyBlock {
   int64_t key, keys;         // [key, key + keys)
   int64_t query, query_end;  // the range of queries that see some key of it
+  int64_t filled = 0;        // AttentionPack: columns of the block that hold keys already
 };
 
 struct AttentionArgs {
@@ -35,12 +36,14 @@ struct AttentionArgs {
   int64_t queries;  // N
   int64_t heads, groups, width;
   float scale;
-  bool round;           // probabilities and score gradients are rounded to bf16
-  int64_t group;        // the first group of this call
-  float* packed;        // PackedFloats() for every group of this call
+  bool round;     // probabilities and score gradients are rounded to bf16
+  int64_t group;  // the first group of this call
+  // Of every key block, the groups of this call one after the other: BlockFloats() each.
+  float* const* blocks;
   float* scratch;       // ScratchFloats() of the calling thread
   float* group_memory;  // GroupFloats() of the calling thread; AttentionGradGroup only
   bool backward;        // what AttentionPack lays out
+  float* few;           // FewFloats(), shared by all threads; AttentionScores to AttentionValues
 };
 
 // Matrices of up to 64 rows of `width` floats are laid out in panels of 64 columns, one after the
@@ -53,9 +56,7 @@ inline int64_t PanelFloats(const AttentionArgs& a) { return kAttentionRows * Pad
 // AttentionPack makes of every key block, PanelFloats() each: keys transposed [width, 64] and
 // values; backward also values transposed and keys. A unit is a key block of a group.
 inline int64_t PackedCopies(const AttentionArgs& a) { return a.backward ? 4 : 2; }
-inline int64_t PackedFloats(const AttentionArgs& a) {  // of one group
-  return a.key_block_count * PackedCopies(a) * PanelFloats(a);
-}
+inline int64_t BlockFloats(const AttentionArgs& a) { return PackedCopies(a) * PanelFloats(a); }
 // Memory of one thread: four matrices in panels, two of [64, 64], two vectors of 64.
 inline int64_t ScratchFloats(const AttentionArgs& a) {
   return 4 * PanelFloats(a) + 2 * kAttentionRows * kAttentionKeys + 2 * kAttentionRows;
@@ -66,10 +67,32 @@ inline int64_t GroupFloats(const AttentionArgs& a) {
   return 3 * a.row_block_count * PanelFloats(a);
 }
 
+// A single block of rows leaves no rows to share out. Then three kernels, each called when the one
+// before has finished, do what AttentionForward does, with its bits, cut by keys and by columns:
+// AttentionScores of every key block, AttentionSoftmax of every row, AttentionValues of every panel
+// of o. Between them lie the scores [group, key block, row, 64], the factors of what was summed
+// before a key block [group, row, key block], and the sums of the rows [group, row].
+struct AttentionFew {
+  float *scores, *shrink, *sum;
+};
+inline int64_t FewFloats(const AttentionArgs& a) {
+  const int64_t rows = a.groups * a.row_blocks[0].rows;
+  return rows * a.key_block_count * (kAttentionKeys + 1) + rows;
+}
+inline AttentionFew FewOf(const AttentionArgs& a) {
+  const int64_t rows = a.groups * a.row_blocks[0].rows;
+  float* shrink = a.few + rows * a.key_block_count * kAttentionKeys;
+  return {a.few, shrink, shrink + rows * a.key_block_count};
+}
+inline int64_t PanelCount(const AttentionArgs& a) {
+  return (PaddedWidth(a) + kAttentionPanel - 1) / kAttentionPanel;
+}
+
 // Ranges: AttentionPack and AttentionGradKV take g * key_block_count + block, AttentionForward and
 // AttentionGradQ g * row_block_count + block, g counted from `group`; AttentionDelta takes n H + h;
 // AttentionGradGroup, all three gradients of a group in one pass with the bits of the other two,
-// takes g.
+// takes g; AttentionScores g * key_block_count + block, AttentionSoftmax g * rows + row,
+// AttentionValues g * PanelCount() + panel.
 
 }  // namespace lapidary
 

@@ -30,6 +30,7 @@ Row RowOf(const AttentionArgs& a, int64_t group, int64_t row) {
 
 float Rounded(const AttentionArgs& a, float x) { return a.round ? RoundToBf16(x) : x; }
 
+// Rows that lie as in the arguments, or in the blocks of a cache (k and v null).
 const float* KeyOf(const AttentionArgs& a, const float* keys, int64_t key, int64_t group) {
   return keys + (key * a.groups + group) * a.width;
 }
@@ -45,9 +46,64 @@ Weights WeightsOf(const AttentionArgs& a, int64_t group, int64_t row, int64_t ke
   return {Rounded(a, p), Rounded(a, p * (dp - a.delta[row]) * a.scale)};
 }
 
+// Where element (key, d) of a group lies in the block of its key, as AttentionPack put it.
+float* InBlock(const AttentionArgs& a, int64_t group, int64_t block, int64_t key, int64_t d,
+               bool value) {
+  float* keys_t = a.blocks[block] + (group - a.group) * BlockFloats(a);
+  if (!value) return keys_t + d * kAttentionKeys + key;
+  const int64_t column = d / kAttentionPanel * kAttentionPanel;
+  const int64_t panel = std::min(kAttentionPanel, PaddedWidth(a) - column);
+  return keys_t + PanelFloats(a) + column * kAttentionRows + key * panel + (d - column);
+}
+
+struct Place {
+  int64_t block, key;
+};
+// Of a key of the only document.
+Place PlaceOf(const AttentionArgs& a, int64_t key) {
+  const int64_t from_first = key - a.key_blocks[0].key;
+  return {from_first / kAttentionKeys, from_first % kAttentionKeys};
+}
+
+float Score(const AttentionArgs& a, const float* q, int64_t group, int64_t key) {
+  if (a.k) return a.scale * Dot(q, KeyOf(a, a.k, key, group), a.width);
+  const Place at = PlaceOf(a, key);
+  float sum = 0;
+  for (int64_t d = 0; d < a.width; ++d) {
+    sum += q[d] * *InBlock(a, group, at.block, at.key, d, false);
+  }
+  return a.scale * sum;
+}
+
+// o[begin, end) += p v
+void AddValue(const AttentionArgs& a, float p, int64_t group, int64_t key, Range columns,
+              float* o) {
+  const Place at = a.k ? Place{} : PlaceOf(a, key);
+  for (int64_t d = columns.begin; d < columns.end; ++d) {
+    o[d] +=
+        p * (a.k ? KeyOf(a, a.v, key, group)[d] : *InBlock(a, group, at.block, at.key, d, true));
+  }
+}
+
 }  // namespace
 
-void AttentionPack(const AttentionArgs&, Range) noexcept {}
+// The forward part, for caches; the gradients of this table read rows.
+void AttentionPack(const AttentionArgs& a, Range units) noexcept {
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const int64_t group = a.group + unit / a.key_block_count, index = unit % a.key_block_count;
+    const AttentionKeyBlock& block = a.key_blocks[index];
+    if (block.filled == 0) {
+      std::fill_n(a.blocks[index] + (group - a.group) * BlockFloats(a), BlockFloats(a), 0.0f);
+    }
+    for (int64_t i = 0; i < block.keys; ++i) {
+      for (int64_t d = 0; d < a.width; ++d) {
+        const int64_t to = block.filled + i;
+        *InBlock(a, group, index, to, d, false) = KeyOf(a, a.k, block.key + i, group)[d];
+        *InBlock(a, group, index, to, d, true) = KeyOf(a, a.v, block.key + i, group)[d];
+      }
+    }
+  }
+}
 
 void AttentionForward(const AttentionArgs& a, Range items) noexcept {
   for (int64_t item = items.begin; item < items.end; ++item) {
@@ -61,15 +117,76 @@ void AttentionForward(const AttentionArgs& a, Range items) noexcept {
       std::fill_n(o, a.width, 0.0f);
       float top = -std::numeric_limits<float>::infinity(), sum = 0;
       for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
-        top = std::max(top, a.scale * Dot(q, KeyOf(a, a.k, key, group), a.width));
+        top = std::max(top, Score(a, q, group, key));
       }
       for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
-        const float p = std::exp(a.scale * Dot(q, KeyOf(a, a.k, key, group), a.width) - top);
+        const float p = std::exp(Score(a, q, group, key) - top);
         sum += p;
-        AddScaled(Rounded(a, p), KeyOf(a, a.v, key, group), o, a.width);
+        AddValue(a, Rounded(a, p), group, key, {0, a.width}, o);
       }
       for (int64_t d = 0; d < a.width; ++d) o[d] /= sum;
       a.lse[row] = top + std::log(sum);
+    }
+  }
+}
+
+void AttentionScores(const AttentionArgs& a, Range items) noexcept {
+  const AttentionRowBlock& rows = a.row_blocks[0];
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / a.key_block_count;
+    const AttentionKeyBlock& block = a.key_blocks[item % a.key_block_count];
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      const Row at = RowOf(a, group, rows.row + r);
+      const float* q = a.q + (at.query * a.heads + at.head) * a.width;
+      float* scores = FewOf(a).scores + (item * rows.rows + r) * kAttentionKeys;
+      for (int64_t i = 0; i < block.keys; ++i) scores[i] = Score(a, q, group, block.key + i);
+    }
+  }
+}
+
+void AttentionSoftmax(const AttentionArgs& a, Range items) noexcept {
+  const AttentionRowBlock& rows = a.row_blocks[0];
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / rows.rows, r = item % rows.rows;
+    const Row at = RowOf(a, group, rows.row + r);
+    const auto score = [&](int64_t key) -> float& {
+      const Place place = PlaceOf(a, key);
+      return FewOf(a)
+          .scores[((group * a.key_block_count + place.block) * rows.rows + r) * kAttentionKeys +
+                  place.key];
+    };
+    float top = -std::numeric_limits<float>::infinity(), sum = 0;
+    for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
+      top = std::max(top, score(key));
+    }
+    for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
+      const float p = std::exp(score(key) - top);
+      sum += p;
+      score(key) = Rounded(a, p);
+    }
+    FewOf(a).sum[item] = sum;
+    a.lse[at.query * a.heads + at.head] = top + std::log(sum);
+  }
+}
+
+void AttentionValues(const AttentionArgs& a, Range items) noexcept {
+  const AttentionRowBlock& rows = a.row_blocks[0];
+  for (int64_t item = items.begin; item < items.end; ++item) {
+    const int64_t group = item / PanelCount(a), column = item % PanelCount(a) * kAttentionPanel;
+    const Range columns = {column, std::min(column + kAttentionPanel, a.width)};
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      const Row at = RowOf(a, group, rows.row + r);
+      float* o = a.o + (at.query * a.heads + at.head) * a.width;
+      for (int64_t d = columns.begin; d < columns.end; ++d) o[d] = 0;
+      for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
+        const Place place = PlaceOf(a, key);
+        const int64_t score =
+            ((group * a.key_block_count + place.block) * rows.rows + r) * kAttentionKeys +
+            place.key;
+        AddValue(a, FewOf(a).scores[score], group, key, columns, o);
+      }
+      for (int64_t d = columns.begin; d < columns.end; ++d)
+        o[d] /= FewOf(a).sum[group * rows.rows + r];
     }
   }
 }

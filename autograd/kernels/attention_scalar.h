@@ -7,8 +7,11 @@
 
 namespace lapidary::scalar {
 
-void AttentionPack(const AttentionArgs& a, Range units) noexcept;  // nothing to lay out
+void AttentionPack(const AttentionArgs& a, Range units) noexcept;
 void AttentionForward(const AttentionArgs& a, Range items) noexcept;
+void AttentionScores(const AttentionArgs& a, Range items) noexcept;
+void AttentionSoftmax(const AttentionArgs& a, Range items) noexcept;
+void AttentionValues(const AttentionArgs& a, Range items) noexcept;
 void AttentionDelta(const AttentionArgs& a, Range rows) noexcept;
 void AttentionGradQ(const AttentionArgs& a, Range items) noexcept;
 void AttentionGradKV(const AttentionArgs& a, Range items) noexcept;

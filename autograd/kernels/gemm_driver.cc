@@ -9,6 +9,8 @@
 #include <new>
 #include <vector>
 
+#include "autograd/profile.h"
+
 namespace lapidary {
 namespace {
 
@@ -191,6 +193,7 @@ int64_t PackedBytes(const GemmTable& table, int64_t rows, int64_t k) {
 }
 
 PackedActivations Pack(const GemmTable& table, const Activations& a, void* to) {
+  const ProfileScope scope("gemm pack");
   PackedActivations packed;
   packed.data = static_cast<const char*>(to);
   packed.rows = a.rows;
@@ -218,6 +221,7 @@ PackedActivations Pack(const GemmTable& table, const Activations& a, void* to) {
 }
 
 void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> outputs) {
+  const ProfileScope scope("gemm");
   const GemmTable& table = GetGemmTable(isa, compute);
   std::vector<Job> jobs;
   std::vector<int64_t> starts = {0};

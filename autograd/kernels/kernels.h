@@ -176,6 +176,9 @@ struct AdamWArgs {
   X(AdamW, AdamWArgs)                    \
   X(AttentionPack, AttentionArgs)        \
   X(AttentionForward, AttentionArgs)     \
+  X(AttentionScores, AttentionArgs)      \
+  X(AttentionSoftmax, AttentionArgs)     \
+  X(AttentionValues, AttentionArgs)      \
   X(AttentionDelta, AttentionArgs)       \
   X(AttentionGradQ, AttentionArgs)       \
   X(AttentionGradKV, AttentionArgs)      \

@@ -2,6 +2,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -20,6 +21,7 @@ struct GeGluOp {
 }  // namespace
 
 Var GeGlu(Var gate, Var up) {
+  const ProfileScope scope(GeGluOp::kName);
   LAPIDARY_CHECK(gate.shape() == up.shape(), "geglu: shapes must be equal; got ", gate.shape(),
                  " and ", up.shape());
   Tensor y(gate.shape());

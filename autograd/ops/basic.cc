@@ -4,6 +4,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -53,7 +54,9 @@ struct ScaleColumnsOp {
                                    .dg = d[1],
                                    .rows = rows,
                                    .cols = cols};
-    if (args.dx) ParallelFor(rows, [&](Range r) { ActiveKernels().ScaleColumnsGradX(args, r); });
+    if (args.dx)
+      ParallelFor(
+          rows, [&](Range r) { ActiveKernels().ScaleColumnsGradX(args, r); }, RowGrain(cols));
     if (args.dg) {
       ParallelFor(
           cols, [&](Range c) { ActiveKernels().ScaleColumnsGradG(args, c); }, kColumnGrain);
@@ -98,6 +101,7 @@ void PassGradient(const float* dy, int64_t size, const InputGrads& d, int input)
 }
 
 Var Add(Var a, Var b) {
+  const ProfileScope scope(AddOp::kName);
   LAPIDARY_CHECK(a.shape() == b.shape(), "add: shapes must be equal; got ", a.shape(), " and ",
                  b.shape());
   Tensor y(a.shape());
@@ -108,23 +112,27 @@ Var Add(Var a, Var b) {
 }
 
 Var Scale(Var x, float c) {
+  const ProfileScope scope(ScaleOp::kName);
   Tensor y(x.shape());
   ScaleInto(x.data(), y.size(), c, {y.data(), false});
   return x.tape().Record(ScaleOp{y.size(), c}, {x}, y);
 }
 
 Var AddBias(Var x, Var b) {
+  const ProfileScope scope(AddBiasOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank >= 1 && b.shape() == Shape{xs[-1]},
                  "add_bias: b must be [C], C the last axis of x; got x ", xs, ", b ", b.shape());
   const int64_t cols = xs[-1], rows = RowsOf(xs, cols);
   Tensor y(xs);
   const AddBiasArgs args = {.x = x.data(), .b = b.data(), .y = y.data(), .cols = cols};
-  ParallelFor(rows, [&](Range r) { ActiveKernels().AddBias(args, r); });
+  ParallelFor(
+      rows, [&](Range r) { ActiveKernels().AddBias(args, r); }, RowGrain(cols));
   return x.tape().Record(AddBiasOp{rows, cols}, {x, b}, y);
 }
 
 Var ScaleColumns(Var x, Var g, Tensor constant) {
+  const ProfileScope scope(ScaleColumnsOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank >= 1 && g.shape() == Shape{xs[-1]} && constant.shape() == g.shape(),
                  "scale_columns: g and constant must be [C], C the last axis of x; got x ", xs,
@@ -140,11 +148,13 @@ Var ScaleColumns(Var x, Var g, Tensor constant) {
                                  .dg = nullptr,
                                  .rows = rows,
                                  .cols = cols};
-  ParallelFor(rows, [&](Range r) { ActiveKernels().ScaleColumns(args, r); });
+  ParallelFor(
+      rows, [&](Range r) { ActiveKernels().ScaleColumns(args, r); }, RowGrain(cols));
   return x.tape().Record(ScaleColumnsOp{x.value(), g.value(), constant}, {x, g}, y);
 }
 
 Var RoundBf16(Var x) {
+  const ProfileScope scope(RoundBf16Op::kName);
   Tensor y(x.shape());
   const RoundArgs args = {.x = x.data(), .y = y.data()};
   ParallelFor(
@@ -153,6 +163,7 @@ Var RoundBf16(Var x) {
 }
 
 Var Dropout(Var x, float p, const RandomKey& key, const std::vector<int64_t>& indices) {
+  const ProfileScope scope(DropoutOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(p >= 0 && p < 1, "dropout: p must be at least 0 and below 1; got ", p);
   LAPIDARY_CHECK(xs.rank >= 1 && static_cast<int64_t>(indices.size()) == xs[0],

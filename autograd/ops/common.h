@@ -14,6 +14,8 @@ namespace lapidary {
 inline constexpr int64_t kElementGrain = 1 << 14;
 inline constexpr int64_t kColumnGrain = 16;
 
+inline int64_t RowGrain(int64_t cols) { return cols > 0 ? 1 + kElementGrain / cols : 1; }
+
 // The number of rows of a [..., cols] shape.
 inline int64_t RowsOf(const Shape& shape, int64_t cols) { return cols ? shape.size() / cols : 0; }
 

@@ -6,6 +6,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -93,6 +94,7 @@ struct PositionEmbeddingOp {
 }  // namespace
 
 Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t padding_id) {
+  const ProfileScope scope("embedding");
   const Shape ts = table.shape();
   LAPIDARY_CHECK(ts.rank == 2, "embedding: table must be [V, C]; got ", ts);
   CheckIds("embedding", ids, ts[0]);
@@ -111,6 +113,7 @@ Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t p
 }
 
 Tensor EmbeddingFrozen(const WeightView& table, const std::vector<int32_t>& ids, float scale) {
+  const ProfileScope scope("embedding");
   CheckIds("embedding", ids, table.rows);
   const int64_t tokens = static_cast<int64_t>(ids.size()), cols = table.cols;
   Tensor y({tokens, cols});
@@ -125,6 +128,7 @@ Tensor EmbeddingFrozen(const WeightView& table, const std::vector<int32_t>& ids,
 }
 
 Var ReplaceRows(Var x, Var s, const std::vector<int64_t>& rows) {
+  const ProfileScope scope("replace_rows");
   const Shape xs = x.shape(), ss = s.shape();
   LAPIDARY_CHECK(
       xs.rank == 2 && ss.rank == 2 && xs[1] == ss[1] && static_cast<int64_t>(rows.size()) == ss[0],
@@ -150,6 +154,7 @@ Var ReplaceRows(Var x, Var s, const std::vector<int64_t>& rows) {
 }
 
 Var PositionEmbedding(Var table, const std::vector<int32_t>& positions, bool round_to_bf16) {
+  const ProfileScope scope("position_embedding");
   const Shape ts = table.shape();
   LAPIDARY_CHECK(ts.rank == 3 && ts[1] == 2, "position_embedding: table must be [P, 2, C]; got ",
                  ts);

@@ -5,6 +5,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -56,6 +57,7 @@ struct Chunk {
 
 Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<int32_t>& targets,
         const std::vector<float>& weights, const CrossEntropyOptions& options, TokenStats* stats) {
+  const ProfileScope scope("cross_entropy");
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank == 2 && xs[1] == head.cols && head.rows >= 1,
                  "cross_entropy: x must be [N, C] and head [V, C]; got x ", xs, ", head [",
@@ -148,6 +150,7 @@ Var CrossEntropy(Var x, Var head, const std::vector<int32_t>& targets,
 }
 
 Tensor Logits(const Tensor& x, const WeightView& head, float softcap, Compute compute) {
+  const ProfileScope scope("logits");
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank == 2 && xs[1] == head.cols, "logits: x must be [N, ", head.cols, "]; got ",
                  xs);

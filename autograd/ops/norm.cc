@@ -2,6 +2,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -20,7 +21,9 @@ struct RmsNormOp {
                               .rows = rstd.size(),
                               .cols = x.shape()[-1],
                               .eps = 0};
-    if (args.dx) ParallelFor(args.rows, [&](Range r) { ActiveKernels().RmsNormGradX(args, r); });
+    if (args.dx)
+      ParallelFor(
+          args.rows, [&](Range r) { ActiveKernels().RmsNormGradX(args, r); }, RowGrain(args.cols));
     if (args.dw) {
       ParallelFor(
           args.cols, [&](Range c) { ActiveKernels().RmsNormGradW(args, c); }, kColumnGrain);
@@ -45,7 +48,10 @@ struct LayerNormOp {
                                 .rows = rstd.size(),
                                 .cols = w.size(),
                                 .eps = 0};
-    if (args.dx) ParallelFor(args.rows, [&](Range r) { ActiveKernels().LayerNormGradX(args, r); });
+    if (args.dx)
+      ParallelFor(
+          args.rows, [&](Range r) { ActiveKernels().LayerNormGradX(args, r); },
+          RowGrain(args.cols));
     if (args.dw || args.db) {
       ParallelFor(
           args.cols, [&](Range c) { ActiveKernels().LayerNormGradW(args, c); }, kColumnGrain);
@@ -56,6 +62,7 @@ struct LayerNormOp {
 }  // namespace
 
 Var RmsNorm(Var x, Var w, float eps) {
+  const ProfileScope scope(RmsNormOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank >= 1 && xs[-1] >= 1 && (!w.defined() || w.shape() == Shape{xs[-1]}),
                  "rms_norm: w must be [C], C the last axis of x; got x ", xs, ", w ",
@@ -73,13 +80,15 @@ Var RmsNorm(Var x, Var w, float eps) {
                             .rows = rows,
                             .cols = cols,
                             .eps = eps};
-  ParallelFor(rows, [&](Range r) { ActiveKernels().RmsNorm(args, r); });
+  ParallelFor(
+      rows, [&](Range r) { ActiveKernels().RmsNorm(args, r); }, RowGrain(cols));
   RmsNormOp op = {x.value(), w.value(), rstd};
   if (!w.defined()) return x.tape().Record(std::move(op), {x}, y);
   return x.tape().Record(std::move(op), {x, w}, y);
 }
 
 Var LayerNorm(Var x, Var w, Var b, float eps) {
+  const ProfileScope scope(LayerNormOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(
       xs.rank >= 1 && xs[-1] >= 1 && w.shape() == Shape{xs[-1]} && b.shape() == w.shape(),
@@ -101,7 +110,8 @@ Var LayerNorm(Var x, Var w, Var b, float eps) {
                               .rows = rows,
                               .cols = cols,
                               .eps = eps};
-  ParallelFor(rows, [&](Range r) { ActiveKernels().LayerNorm(args, r); });
+  ParallelFor(
+      rows, [&](Range r) { ActiveKernels().LayerNorm(args, r); }, RowGrain(cols));
   return x.tape().Record(LayerNormOp{x.value(), w.value(), mean, rstd}, {x, w, b}, y);
 }
 

@@ -5,6 +5,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/profile.h"
 
 namespace lapidary {
 namespace {
@@ -26,15 +27,18 @@ std::shared_ptr<const RopeTable> MakeTable(const std::vector<int32_t>& positions
   table->cos = Tensor({tokens, half});
   table->sin = Tensor({tokens, half});
   float *cos = table->cos.data(), *sin = table->sin.data();
-  ParallelFor(tokens, [&](Range r) {
-    for (int64_t n = r.begin; n < r.end; ++n) {
-      for (int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(positions[n]) * inv_freq[i];
-        cos[n * half + i] = std::cos(angle);
-        sin[n * half + i] = std::sin(angle);
-      }
-    }
-  });
+  ParallelFor(
+      tokens,
+      [&](Range r) {
+        for (int64_t n = r.begin; n < r.end; ++n) {
+          for (int64_t i = 0; i < half; ++i) {
+            const float angle = static_cast<float>(positions[n]) * inv_freq[i];
+            cos[n * half + i] = std::cos(angle);
+            sin[n * half + i] = std::sin(angle);
+          }
+        }
+      },
+      1 + 512 / half);
   return table;
 }
 
@@ -65,7 +69,9 @@ void Rotate(const RopeTable& table, const float* x, const InputGrads::Target& y,
                          .width = 2 * half,
                          .sign = sign,
                          .add = y.add};
-  ParallelFor(table.cos.shape()[0], [&](Range r) { ActiveKernels().Rope(args, r); });
+  ParallelFor(
+      table.cos.shape()[0], [&](Range r) { ActiveKernels().Rope(args, r); },
+      RowGrain(heads * args.width));
 }
 
 struct RopeOp {
@@ -81,6 +87,7 @@ struct RopeOp {
 }  // namespace
 
 Var Rope(Var x, const std::vector<int32_t>& positions, const std::vector<float>& inv_freq) {
+  const ProfileScope scope(RopeOp::kName);
   const Shape xs = x.shape();
   LAPIDARY_CHECK(xs.rank == 3 && static_cast<int64_t>(positions.size()) == xs[0],
                  "rope: x must be [N, H, D] with N positions; got x ", xs, ", positions ",
