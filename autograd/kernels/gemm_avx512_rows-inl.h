@@ -95,8 +95,69 @@ void RowBlock(const GemmCall& call, int64_t row) {
   }
 }
 
+// One to three rows, four tiles (or what is left) side by side: the sums of a tile are one chain of
+// additions each and wait for their own results; 8 or more chains keep the multipliers busy.
+template <class O, int R, int T>
+inline void TileRow(const typename O::Element* a, const typename O::Element* b, int64_t tile_stride,
+                    int64_t k, float* c, int64_t ldc, bool load) {
+  __m512 sum[R][2 * T];
+#pragma GCC unroll 3
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 2 * T; ++v) {
+      sum[r][v] = load ? _mm512_loadu_ps(c + r * ldc + 16 * v) : _mm512_setzero_ps();
+    }
+  }
+  for (int64_t i = 0; i < k; i += O::kStep) {
+    typename O::Vector x[R];
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) x[r] = O::Broadcast(a + r * O::kChunk + i);
+#pragma GCC unroll 8
+    for (int v = 0; v < 2 * T; ++v) {
+      const typename O::Vector w =
+          O::Load(b + v / 2 * tile_stride + (i * 2 + O::kStep * (v % 2)) * 16);
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) sum[r][v] = O::Add(sum[r][v], x[r], w);
+    }
+  }
+#pragma GCC unroll 3
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 2 * T; ++v) _mm512_storeu_ps(c + r * ldc + 16 * v, sum[r][v]);
+  }
+}
+
+template <class O, int R>
+void FewRows(const GemmCall& call) {
+  using Element = typename O::Element;
+  const Element* a = static_cast<const Element*>(call.a);
+  const int64_t k = (call.k + O::kStep - 1) / O::kStep * O::kStep;
+  const int64_t tile_stride = kCols * (k + O::kTileGap);
+  const bool load = call.load || !call.first;
+  int64_t col = 0;
+  for (; col + 4 * kCols <= call.cols; col += 4 * kCols) {
+    const Element* b = static_cast<const Element*>(call.b) + col / kCols * tile_stride;
+    TileRow<O, R, 4>(a, b, tile_stride, k, call.c + col, call.ldc, load);
+  }
+  for (; col + kCols <= call.cols; col += kCols) {
+    const Element* b = static_cast<const Element*>(call.b) + col / kCols * tile_stride;
+    TileRow<O, R, 1>(a, b, tile_stride, k, call.c + col, call.ldc, load);
+  }
+  if (col == call.cols) return;
+  GemmCall rest = call;
+  rest.b = static_cast<const Element*>(call.b) + col / kCols * tile_stride;
+  rest.c += col;
+  rest.cols -= col;
+  rest.partials = nullptr;
+  RowBlock<O, R>(rest, 0);
+}
+
 template <class O>
 void Multiply(const GemmCall& call) noexcept {
+  // Sums go straight to C: a row of them is read and written in order.
+  if (call.rows == 1) return FewRows<O, 1>(call);
+  if (call.rows == 2) return FewRows<O, 2>(call);
+  if (call.rows == 3) return FewRows<O, 3>(call);
   int64_t row = 0;
   for (; row + kRows <= call.rows; row += kRows) RowBlock<O, kRows>(call, row);
   switch (call.rows - row) {

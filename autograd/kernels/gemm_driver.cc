@@ -60,8 +60,10 @@ struct Grid {
 };
 
 // With few rows a panel is used once or twice: it should stay in L1, and the reads of the weight
-// should still be long.
+// should still be long. Forward: at most 4 tiles of 128 positions or 1 of 256 (16 to 32 KB as
+// bf16), as many as a kernel multiplies side by side.
 constexpr int64_t kFewRows = 16, kFewRowsStep = 32, kFewRowsCols = 512;
+constexpr int64_t kFewRowsTiles = 4, kFewRowsForwardStep = 128;
 
 Grid MakeGrid(const GemmTable& table, const GemmOutput& p) {
   const int64_t threads = Threads(), rows = p.terms[0].a.rows;
@@ -72,7 +74,10 @@ Grid MakeGrid(const GemmTable& table, const GemmOutput& p) {
   g.step = table.chunk;
   if (rows <= kFewRows) {
     if (p.side == GemmSide::kForward) {
-      g.panels = g.tiles;
+      const int64_t block = GetWeightFormat(p.terms[0].w.format).block_size;
+      const int64_t most = block > kFewRowsForwardStep ? 1 : kFewRowsTiles;
+      g.panels = CeilDiv(g.tiles, std::clamp<int64_t>(g.tiles / (4 * threads), 1, most));
+      g.step = CeilDiv(kFewRowsForwardStep, block) * block;
     } else {
       g.panels = std::max(CeilDiv(g.tiles, kFewRowsCols / 32), std::min(2 * threads, g.tiles / 2));
       g.panels = std::max<int64_t>(g.panels, 1);
@@ -230,7 +235,8 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
     if (p.cols == 0 || p.terms[0].a.rows == 0) continue;
     Job job = {table, p, MakeGrid(table, p), {}};
     for (int term = 0; term < p.term_count; ++term) {
-      job.pack_panel[term] = FindPanelFunction(p.terms[term].w.format, isa, compute, p.side);
+      const WeightView& w = p.terms[term].w;
+      job.pack_panel[term] = FindPanelFunction(w.format, isa, compute, p.side, w.layout);
       work += p.terms[term].a.rows * p.terms[term].a.k * p.cols;
     }
     starts.push_back(starts.back() + job.grid.panels * job.grid.groups);

@@ -6,6 +6,13 @@
 //   static __m512i Line(const uint8_t* row, int64_t at, int64_t count);
 //   kBytes: what 32 weights take; kLineWeights: 32 or a multiple, after how many weights another
 //   cache line is due; kAhead: how many weights ahead to ask for it.
+//   // Optional: 16 rows at once. Writes the pairs of as many whole units (blocks) of [at, at +
+//   // count) as there are, a multiple of 32 positions, and returns their number; the pairs of
+//   // position at + 2 j go to to + j * pair, those of row r at 2 r.
+//   struct Strip {
+//     static int64_t Pack(const uint8_t* rows, int64_t row_bytes, int64_t at, int64_t count,
+//                         uint16_t* to, int64_t pair);
+//   };
 // `at` is a multiple of 32; only the first `count` (> 0) of the 32 exist, the others must come out
 // as zeros. Formats in blocks of 32 always have all of them. Included by files compiled for AVX-512
 // only, everything has internal linkage.
@@ -57,6 +64,18 @@ __attribute__((always_inline)) inline void PrefetchInputGrad(const PanelRequest&
   for (int64_t b = 0; b < bytes; b += 64) Prefetch(at + b);
 }
 
+// The same for strips: these 16 rows' part of the next request.
+template <class R>
+__attribute__((always_inline)) inline void PrefetchStrip(const PanelRequest& q,
+                                                         const uint8_t* rows) {
+  const uint8_t* at = rows + (q.k + q.ks) / 32 * R::kBytes;
+  const int64_t bytes = q.ks / 32 * R::kBytes;
+  for (int64_t b = 0; b < bytes; b += 64) {
+#pragma GCC unroll 16
+    for (int c = 0; c < 16; ++c) Prefetch(at + b + c * q.w->row_bytes);
+  }
+}
+
 // Layout kBf16x32, outputs are rows. 16 rows x 32 k at a time: 16 lines of bf16, transposed as
 // pairs.
 template <class R, int64_t kUnit>
@@ -68,7 +87,12 @@ void PackForwardBf16(const PanelRequest& q) noexcept {
     const int64_t width = q.outs - tile <= 16 ? 16 : 32;
     uint16_t* to = panel + tile * (kp + 2) + (out - tile) * 2;
     const uint8_t* const row = RowAt(q, q.out + out);
-    for (int64_t i = 0; i < kp; i += 32) {
+    int64_t i = 0;
+    if constexpr (requires { typename R::Strip; }) {
+      PrefetchStrip<R>(q, row);
+      if (count == 16) i = R::Strip::Pack(row, q.w->row_bytes, q.k, q.ks, to, 2 * width);
+    }
+    for (; i < kp; i += 32) {
       __m512i v[16];
       const int64_t left = q.ks - i < 32 ? q.ks - i : 32;
       PrefetchForward<R>(q, out, i);
