@@ -54,6 +54,9 @@ void CheckWeight(const char* where, const WeightView& w, int64_t n) {
   LAPIDARY_CHECK(w.cols % format.block_size == 0, where,
                  ": columns must be a multiple of the block size of ", format.name, " (",
                  format.block_size, "); got ", w.cols);
+  LAPIDARY_CHECK(w.layout == WeightLayout::kRows || (format.pieces && w.rows % 32 == 0), where,
+                 ": units are for 32 n rows of a format with pieces; got ", w.rows, " rows of ",
+                 format.name);
   LAPIDARY_CHECK(w.row_bytes >= w.cols / format.block_size * format.block_bytes, where,
                  ": row_bytes must hold a row; got ", w.row_bytes, " for ", w.cols, " columns of ",
                  format.name);

@@ -1,5 +1,6 @@
 #include "autograd/weight.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -46,6 +47,11 @@ void RegisterWeightFormat(const WeightFormat& format) {
   LAPIDARY_CHECK(format.dequantize && format.block_size > 0 && format.block_bytes > 0,
                  "RegisterWeightFormat: needs a dequantize function and block sizes; got ",
                  format.name, " (", format.id, ") without");
+  int64_t bytes = 0;
+  for (const uint8_t* piece = format.pieces; piece && *piece != 0; ++piece) bytes += *piece;
+  LAPIDARY_CHECK(!format.pieces || (bytes == format.block_bytes && bytes <= 1024),
+                 "RegisterWeightFormat: pieces must add up to the block; got ", bytes, " for ",
+                 format.name);
   Formats()[format.id] = format;
 }
 
@@ -58,14 +64,38 @@ const WeightFormat& GetWeightFormat(int32_t id) {
   return found->second;
 }
 
-void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out) {
+void DequantizeColumns(const WeightView& w, int64_t row, int64_t begin, int64_t end, float* out) {
   const WeightFormat& format = GetWeightFormat(w.format);
+  if (w.layout == WeightLayout::kRows) {
+    format.dequantize(static_cast<const char*>(w.data) + row * w.row_bytes, begin, end, out);
+    return;
+  }
+  // A few blocks at a time, put together again.
+  constexpr int64_t kBytes = 1024;
+  char blocks[kBytes];
+  const int64_t size = format.block_size, most = kBytes / format.block_bytes;
+  const char* group = static_cast<const char*>(w.data) + row / 32 * 32 * w.row_bytes;
+  for (int64_t at = begin; at < end; at += most * size) {
+    const int64_t count = std::min(most, (end - at) / size);
+    for (int64_t b = 0; b < count; ++b) {
+      const char* piece = group + (at / size + b) * 32 * format.block_bytes;
+      char* to = blocks + b * format.block_bytes;
+      for (const uint8_t* bytes = format.pieces; *bytes != 0; ++bytes) {
+        std::memcpy(to, piece + row % 32 * *bytes, *bytes);
+        piece += 32 * *bytes;
+        to += *bytes;
+      }
+    }
+    format.dequantize(blocks, 0, count * size, out + (at - begin));
+  }
+}
+
+void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out) {
   LAPIDARY_CHECK(row >= 0 && count >= 0 && row <= w.rows - count,
                  "DequantizeRows: rows must lie in the matrix; got ", row, " + ", count, " of ",
                  w.rows);
   for (int64_t r = 0; r < count; ++r) {
-    const char* at = static_cast<const char*>(w.data) + (row + r) * w.row_bytes;
-    format.dequantize(at, 0, w.cols, out + r * w.cols);
+    DequantizeColumns(w, row + r, 0, w.cols, out + r * w.cols);
   }
 }
 

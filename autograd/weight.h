@@ -20,6 +20,19 @@ enum : int32_t {
   kFormatBF16 = 30
 };
 
+// The order of a weight's blocks.
+enum class WeightLayout : int32_t {
+  kRows,   // row-major, as files have it
+  kUnits,  // of 32 rows x one block, see below
+};
+
+// Units are for formats that list the pieces of their blocks (Q4_0: scale 2, codes 16) and weights
+// of 32 n rows: rows are taken in groups of 32, a group is its blocks' columns in order, and a
+// column is a unit: the first piece of all 32 blocks, then the second, and so on. The same bytes in
+// another order, read in order by a kernel that works on 32 rows at a time. A group takes 32 *
+// row_bytes; piece p of row r in block column b lies at
+//   data + (r / 32) * 32 * row_bytes + b * 32 * block_bytes + 32 * (bytes of earlier pieces)
+//   + (r % 32) * (bytes of p)
 struct WeightView {
   int32_t format = kFormatF32;
   int64_t rows = 0;            // O, output features
@@ -27,6 +40,7 @@ struct WeightView {
   const void* data = nullptr;  // rows * row_bytes bytes, row-major; need not be aligned to more
                                // than 2 bytes for block formats
   int64_t row_bytes = 0;
+  WeightLayout layout = WeightLayout::kRows;  // kUnits: data is aligned to 64 bytes, no gaps
 };
 
 inline WeightView F32View(const float* data, int64_t rows, int64_t cols) {
@@ -44,6 +58,8 @@ struct WeightFormat {
   int64_t block_bytes = 4;
   // Columns [begin, end) of one row as float32; both multiples of block_size.
   void (*dequantize)(const void* row, int64_t begin, int64_t end, float* out) = nullptr;
+  // The sizes of the pieces of a block, ended by a zero; null: cannot be laid out in units.
+  const uint8_t* pieces = nullptr;
 };
 
 // A packed panel, what the GEMM asks for: outputs [out, out + outs) of the product and the part [k,
@@ -69,6 +85,9 @@ void RegisterWeightFormat(const WeightFormat& format);
 // Throws Error if the id is unknown.
 const WeightFormat& GetWeightFormat(int32_t id);
 bool HasWeightFormat(int32_t id);
+
+// Columns [begin, end) (multiples of the block size) of one row, as float32, from any layout.
+void DequantizeColumns(const WeightView& w, int64_t row, int64_t begin, int64_t end, float* out);
 
 // Rows [row, row + count), whole, as float32 out[count, cols].
 void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out);

@@ -4,9 +4,10 @@
 //   bench_gemm --tokens 512 2048 --formats bf16 q4_0 --directions fwd dx dw --shapes 3840x15360
 //   --json
 //
-// The format "openblas" is OpenBLAS in float32 on float32 weights, for comparison; its share is of
-// the same peak. A shape is I x O. --cpu-time counts the process's CPU time and runs on one thread:
-// for machines that others use at the same time.
+// "q4_0:units" is the same blocks in units (quant/units.h). The format "openblas" is OpenBLAS in
+// float32 on float32 weights, for comparison; its share is of the same peak. A shape is I x O.
+// --cpu-time counts the process's CPU time and runs on one thread: for machines that others use at
+// the same time.
 #include "autograd/gemm.h"
 
 #include <cblas.h>
@@ -26,6 +27,7 @@
 #include "autograd/kernels/isa.h"
 #include "bench/gemm_peak.h"
 #include "quant/format.h"
+#include "quant/units.h"
 
 namespace lapidary {
 namespace {
@@ -92,6 +94,23 @@ Weights MakeWeights(const Format& format, int64_t o, int64_t i) {
   return w;
 }
 
+// The same weights in units.
+Weights MakeUnits(const Weights& rows) {
+  Weights w;
+  int64_t bytes = 0;
+  for (const WeightView& view : rows.views) bytes += view.rows * view.row_bytes + 64;
+  w.bytes.resize(bytes + 64);
+  uint8_t* at = w.bytes.data();
+  for (const WeightView& view : rows.views) {
+    at += (64 - reinterpret_cast<uintptr_t>(at) % 64) % 64;
+    CopyToUnits(view, 0, view.rows, at);
+    w.views.push_back(UnitsView(view, at));
+    at += view.rows * view.row_bytes;
+  }
+  return w;
+}
+
+constexpr char kUnits[] = ":units";
 constexpr char kOpenBlas[] = "openblas";
 
 // The same products by OpenBLAS.
@@ -175,7 +194,8 @@ int Main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "rows of x");
   app.add_option(
       "--formats", options.formats,
-      "formats of the weight, as in the format table, lower case; openblas: float32 by OpenBLAS");
+      "formats of the weight, as in the format table, lower case; with :units, blocks in units; "
+      "openblas: float32 by OpenBLAS");
   app.add_option("--directions", options.directions, "fwd, dx, dw")
       ->check(CLI::IsMember({"fwd", "dx", "dw"}));
   app.add_option("--shapes", options.shapes, "IxO");
@@ -201,7 +221,10 @@ int Main(int argc, char** argv) {
     LAPIDARY_CHECK(at != std::string::npos, "bench_gemm --shapes: must be IxO; got ", shape);
     const int64_t i = std::stoll(shape.substr(0, at)), o = std::stoll(shape.substr(at + 1));
     for (const std::string& format : options.formats) {
-      const Weights weights = MakeWeights(GetFormat(format == kOpenBlas ? "f32" : format), o, i);
+      const size_t units = format.find(kUnits);
+      Weights weights =
+          MakeWeights(GetFormat(format == kOpenBlas ? "f32" : format.substr(0, units)), o, i);
+      if (units != std::string::npos) weights = MakeUnits(weights);
       for (const std::string& direction : options.directions) {
         for (int64_t n : options.tokens) RunCase(options, direction, format, i, o, n, weights);
       }

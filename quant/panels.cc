@@ -7,6 +7,7 @@
 #include "autograd/base/error.h"
 #include "autograd/kernels/gemm_table.h"
 #include "quant/format.h"
+#include "quant/units.h"
 
 namespace lapidary {
 namespace {
@@ -32,15 +33,13 @@ constexpr auto SlotFunctions(std::index_sequence<kSlot...>) {
   return std::array<Function, sizeof...(kSlot)>{DequantizeSlot<kSlot>...};
 }
 
-[[maybe_unused]] void RegisterPanels(Isa isa, Compute compute, const BlockPanels& panels) {
-  if (panels.q6_k.forward) {
-    RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kForward, panels.q6_k.forward);
-    RegisterPanelFunction(kFormatQ6_K, isa, compute, GemmSide::kInputGrad, panels.q6_k.input_grad);
+[[maybe_unused]] void RegisterPanels(Isa isa, Compute compute, const PanelList& list) {
+  for (const FormatPanels* row = list.begin; row != list.begin + list.count; ++row) {
+    RegisterPanelFunction(row->format, isa, compute, GemmSide::kForward, row->panels.forward,
+                          row->layout);
+    RegisterPanelFunction(row->format, isa, compute, GemmSide::kInputGrad, row->panels.input_grad,
+                          row->layout);
   }
-  RegisterPanelFunction(kFormatQ4_0, isa, compute, GemmSide::kForward, panels.q4_0.forward);
-  RegisterPanelFunction(kFormatQ4_0, isa, compute, GemmSide::kInputGrad, panels.q4_0.input_grad);
-  RegisterPanelFunction(kFormatQ8_0, isa, compute, GemmSide::kForward, panels.q8_0.forward);
-  RegisterPanelFunction(kFormatQ8_0, isa, compute, GemmSide::kInputGrad, panels.q8_0.input_grad);
 }
 
 struct AtStart {
@@ -66,20 +65,21 @@ void RegisterQuantFormats() {
     Slots()[i] = &f;
     // autograd's own reading of the plain types stays.
     if (f.id == kFormatF32 || f.id == kFormatF16 || f.id == kFormatBF16) continue;
-    RegisterWeightFormat({f.id, f.name, f.block_size, f.block_bytes, kFunctions[i]});
+    RegisterWeightFormat(
+        {f.id, f.name, f.block_size, f.block_bytes, kFunctions[i], UnitPieces(f.id)});
   }
 #if defined(__x86_64__)
-  RegisterPanels(Isa::kAvx2, Compute::kFloat32, kBlockPanelsAvx2);
-  RegisterPanels(Isa::kAvx2, Compute::kBfloat16, kBlockPanelsAvx2Round);
+  RegisterPanels(Isa::kAvx2, Compute::kFloat32, kPanelsAvx2);
+  RegisterPanels(Isa::kAvx2, Compute::kBfloat16, kPanelsAvx2Round);
   for (Isa isa : {Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
-    RegisterPanels(isa, Compute::kFloat32, kBlockPanelsAvx512);
+    RegisterPanels(isa, Compute::kFloat32, kPanelsAvx512);
   }
-  RegisterPanels(Isa::kAvx512, Compute::kBfloat16, kBlockPanelsAvx512Round);
-  RegisterPanels(Isa::kAvx512Bf16, Compute::kBfloat16, kBlockPanelsPairs);
-  RegisterPanels(Isa::kAmx, Compute::kBfloat16, kBlockPanelsTiles);
+  RegisterPanels(Isa::kAvx512, Compute::kBfloat16, kPanelsAvx512Round);
+  RegisterPanels(Isa::kAvx512Bf16, Compute::kBfloat16, kPanelsPairs);
+  RegisterPanels(Isa::kAmx, Compute::kBfloat16, kPanelsTiles);
 #elif defined(__aarch64__)
-  RegisterPanels(Isa::kNeon, Compute::kFloat32, kBlockPanelsNeon);
-  RegisterPanels(Isa::kNeon, Compute::kBfloat16, kBlockPanelsNeonRound);
+  RegisterPanels(Isa::kNeon, Compute::kFloat32, kPanelsNeon);
+  RegisterPanels(Isa::kNeon, Compute::kBfloat16, kPanelsNeonRound);
 #endif
 }
 

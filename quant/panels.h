@@ -1,6 +1,8 @@
 // Weights in block formats as the matrix product wants them: every row of the format table is
-// registered with autograd (dequantize rows, then pack), and Q4_0, Q8_0 and Q6_K also with
-// functions that write packed panels straight from the blocks.
+// registered with autograd (dequantize rows, then pack) and, for the vector tables, with functions
+// that write packed panels straight from the blocks. A format's way into a panel is its entry in
+// panels_lines-inl.h; the most used formats have faster ways (panels_avx512-inl.h,
+// panels_strip_avx512-inl.h).
 //
 // This happens before main() in every program that links lapidary_quant: the library asks the
 // linker to keep panels.cc, and a static object there calls RegisterQuantFormats(). Calling it
@@ -16,17 +18,36 @@ namespace lapidary {
 // slots.
 void RegisterQuantFormats();
 
-// Panel functions, each defined in the file compiled for its instruction set. `round`: values are
-// rounded to bf16.
-struct BlockPanels {
-  PanelPair q4_0, q8_0;
-  PanelPair q6_k = {};  // null: goes through rows (AVX2)
+// Panel functions, each list defined in the file compiled for its instruction set. `Round`: values
+// are rounded to bf16.
+struct FormatPanels {
+  int32_t format;
+  WeightLayout layout;
+  PanelPair panels;
 };
-extern const BlockPanels kBlockPanelsAvx2, kBlockPanelsAvx2Round;      // layout kF32x16
-extern const BlockPanels kBlockPanelsAvx512, kBlockPanelsAvx512Round;  // layout kF32x32
-extern const BlockPanels kBlockPanelsPairs;                            // layout kBf16x32, k unit 2
-extern const BlockPanels kBlockPanelsTiles;                            // layout kBf16x32, k unit 32
-extern const BlockPanels kBlockPanelsNeon, kBlockPanelsNeonRound;      // layout kF32x16
+struct PanelList {
+  const FormatPanels* begin;
+  int64_t count;
+};
+extern const PanelList kPanelsAvx2, kPanelsAvx2Round;      // layout kF32x16
+extern const PanelList kPanelsAvx512, kPanelsAvx512Round;  // layout kF32x32
+extern const PanelList kPanelsPairs;                       // layout kBf16x32, k unit 2
+extern const PanelList kPanelsTiles;                       // layout kBf16x32, k unit 32
+extern const PanelList kPanelsNeon, kPanelsNeonRound;      // layout kF32x16
+
+// Ids of the formats that only quant knows (formats.md 2.2).
+enum : int32_t {
+  kFormatQ4_1 = 3,
+  kFormatQ5_0 = 6,
+  kFormatQ5_1 = 7,
+  kFormatQ2_K = 10,
+  kFormatQ3_K = 11,
+  kFormatQ4_K = 12,
+  kFormatQ5_K = 13,
+  kFormatIQ4_NL = 20,
+  kFormatIQ4_XS = 23,
+  kFormatMXFP4 = 39
+};
 
 }  // namespace lapidary
 

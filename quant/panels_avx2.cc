@@ -1,51 +1,80 @@
-// Panels from Q4_0 and Q8_0 blocks (formats.md 3.1) for the AVX2 table. Values are those of the
-// format table's dequantize, d * q in float32, rounded to bf16 once where the product wants bf16.
-// Compiled for AVX2: nothing here may be a function that another file also instantiates.
+// Panels of every block format for the AVX2 table. Values are those of the format table's
+// dequantize, rounded to bf16 once where the product wants bf16. Compiled for AVX2: nothing here
+// may be a function that another file also instantiates.
 #include "autograd/kernels/gemm_panels_avx2-inl.h"
 #include "quant/panels.h"
+#include "quant/panels_lines-inl.h"
 
 namespace lapidary {
 namespace {
 
-inline __m256 Scale(const uint8_t* block) {
-  return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(block[0] | block[1] << 8)));
-}
-
-struct Q4Row {
-  static constexpr int64_t kBytes = 18;
+template <class F>
+struct LineRow {
+  static constexpr int64_t kBytes = 32 * F::kBlockBytes / F::kBlock;
   static inline void Floats(const uint8_t* row, int64_t at, int64_t, __m256 out[4]) {
-    const uint8_t* block = row + at / 32 * 18;
-    const __m256 d = Scale(block);
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
-    const __m128i codes[2] = {_mm_and_si128(bytes, _mm_set1_epi8(15)),
-                              _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15))};
-    for (int j = 0; j < 4; ++j) {
-      const __m128i half = j % 2 ? _mm_srli_si128(codes[j / 2], 8) : codes[j / 2];
-      const __m256i code = _mm256_sub_epi32(_mm256_cvtepu8_epi32(half), _mm256_set1_epi32(8));
-      out[j] = _mm256_mul_ps(_mm256_cvtepi32_ps(code), d);
+    const __m256i codes = F::Codes(row, at);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m128i bytes =
+          half ? _mm256_extracti128_si256(codes, 1) : _mm256_castsi256_si128(codes);
+      const __m256 scale = _mm256_set1_ps(F::Scale(row, at, half));
+      __m256 v[2] = {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        v[j] = _mm256_mul_ps(v[j], scale);
+        if constexpr (F::kOffset) {
+          v[j] = _mm256_sub_ps(v[j], _mm256_set1_ps(F::Offset(row, at, half)));
+        }
+        out[2 * half + j] = v[j];
+      }
     }
   }
 };
 
-struct Q8Row {
-  static constexpr int64_t kBytes = 34;
-  static inline void Floats(const uint8_t* row, int64_t at, int64_t, __m256 out[4]) {
-    const uint8_t* block = row + at / 32 * 34;
-    const __m256 d = Scale(block);
-    for (int j = 0; j < 4; ++j) {
-      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 2 + 8 * j));
-      out[j] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), d);
+struct F16Row {
+  static constexpr int64_t kBytes = 64;
+  static inline void Floats(const uint8_t* row, int64_t at, int64_t count, __m256 out[4]) {
+    alignas(32) uint16_t edge[32];
+    const uint8_t* from = row + at * 2;
+    if (count < 32) {
+      for (int i = 0; i < 32; ++i) edge[i] = 0;
+      __builtin_memcpy(edge, from, count * 2);
+      from = reinterpret_cast<const uint8_t*>(edge);
     }
+    for (int j = 0; j < 4; ++j) out[j] = _mm256_cvtph_ps(Sixteen(from + 16 * j));
   }
+};
+
+template <class R, bool kRound>
+constexpr FormatPanels Row(int32_t format) {
+  return {format, WeightLayout::kRows, {PackForwardF32<R, kRound>, PackInputGradF32<R, kRound>}};
+}
+
+template <bool kRound>
+struct Lists {
+  static constexpr FormatPanels kRows[] = {
+      Row<F16Row, kRound>(kFormatF16),
+      Row<LineRow<Q4_0Lines>, kRound>(kFormatQ4_0),
+      Row<LineRow<Q8_0Lines>, kRound>(kFormatQ8_0),
+      Row<LineRow<Q6KLines>, kRound>(kFormatQ6_K),
+      Row<LineRow<Q4_1Lines>, kRound>(kFormatQ4_1),
+      Row<LineRow<Q5_0Lines>, kRound>(kFormatQ5_0),
+      Row<LineRow<Q5_1Lines>, kRound>(kFormatQ5_1),
+      Row<LineRow<Q2KLines>, kRound>(kFormatQ2_K),
+      Row<LineRow<Q3KLines>, kRound>(kFormatQ3_K),
+      Row<LineRow<Q4KLines>, kRound>(kFormatQ4_K),
+      Row<LineRow<Q5KLines>, kRound>(kFormatQ5_K),
+      Row<LineRow<Iq4NlLines>, kRound>(kFormatIQ4_NL),
+      Row<LineRow<Iq4XsLines>, kRound>(kFormatIQ4_XS),
+      Row<LineRow<Mxfp4Lines>, kRound>(kFormatMXFP4),
+  };
+  static constexpr PanelList kList = {kRows, sizeof(kRows) / sizeof(kRows[0])};
 };
 
 }  // namespace
 
-const BlockPanels kBlockPanelsAvx2 = {
-    {PackForwardF32<Q4Row, false>, PackInputGradF32<Q4Row, false>},
-    {PackForwardF32<Q8Row, false>, PackInputGradF32<Q8Row, false>}};
-const BlockPanels kBlockPanelsAvx2Round = {
-    {PackForwardF32<Q4Row, true>, PackInputGradF32<Q4Row, true>},
-    {PackForwardF32<Q8Row, true>, PackInputGradF32<Q8Row, true>}};
+const PanelList kPanelsAvx2 = Lists<false>::kList;
+const PanelList kPanelsAvx2Round = Lists<true>::kList;
 
 }  // namespace lapidary

@@ -1,4 +1,5 @@
-// Rows of Q4_0, Q8_0 and Q6_K blocks (formats.md 3.1, 3.3) as the AVX-512 packers read them. Values
+// Rows of block formats (formats.md 3) as the AVX-512 packers read them: every format by its lines,
+// Q4_0 and Q6_K in ways of their own that also read units. Values
 // are those of the format table's dequantize, d * q in float32, rounded to bf16 once where the
 // product wants bf16. Included by files compiled for AVX-512 only, everything has internal linkage.
 #ifndef LAPIDARY_QUANT_PANELS_AVX512_INL_H_
@@ -6,6 +7,7 @@
 
 #include "autograd/kernels/gemm_panels_avx512-inl.h"
 #include "quant/panels.h"
+#include "quant/panels_lines-inl.h"
 
 namespace lapidary {
 namespace {
@@ -14,65 +16,76 @@ inline __m512 Scale(const uint8_t* block) {
   return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(block[0] | block[1] << 8)));
 }
 
-struct Q4Row {
+// A piece of a block: `size` bytes at byte `offset` of the block that holds position `at`.
+template <bool kUnits, int64_t kBlock, int64_t kBlockBytes>
+__attribute__((always_inline)) inline const uint8_t* Piece(const uint8_t* row, int64_t at,
+                                                           int64_t offset, int64_t size) {
+  if (!kUnits) return row + at / kBlock * kBlockBytes + offset;
+  const int64_t r = reinterpret_cast<uintptr_t>(row) % 32;
+  return row - r + at / kBlock * kBlockBytes * 32 + 32 * offset + r * size;
+}
+
+struct NoUnits {};
+struct IsInUnits {
+  using Units = void;
+};
+template <bool kUnits>
+struct RowLayout : NoUnits {};
+template <>
+struct RowLayout<true> : IsInUnits {};
+
+template <bool kUnits>
+struct Q4RowIn : RowLayout<kUnits> {
   static constexpr int64_t kBytes = 18, kLineWeights = 64, kAhead = 512;
-  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 18; }
+  static inline const uint8_t* ScaleOf(const uint8_t* row, int64_t at) {
+    return Piece<kUnits, 32, 18>(row, at, 0, 2);
+  }
+  static inline __m128i Bytes(const uint8_t* row, int64_t at) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(Piece<kUnits, 32, 18>(row, at, 2, 16)));
+  }
   // The codes 0..15 of a block as 32 bytes in order.
-  static inline __m128i Codes(const uint8_t* block, int half) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
+  static inline __m128i Codes(__m128i bytes, int half) {
     return half ? _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15))
                 : _mm_and_si128(bytes, _mm_set1_epi8(15));
   }
   template <int kHalf>
   static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
     const __m512i code =
-        _mm512_sub_epi32(_mm512_cvtepu8_epi32(Codes(block, kHalf)), _mm512_set1_epi32(8));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(code), Scale(block));
+        _mm512_sub_epi32(_mm512_cvtepu8_epi32(Codes(Bytes(row, at), kHalf)), _mm512_set1_epi32(8));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(code), Scale(ScaleOf(row, at)));
   }
   // The 16 values that a block can take are rounded once and looked up.
   static inline __m512i Line(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
     const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    const __m512 values = _mm512_mul_ps(levels, Scale(block));
+    const __m512 values = _mm512_mul_ps(levels, Scale(ScaleOf(row, at)));
     // vpermw reads five bits of an index. The table is there twice, so that the fifth may be
     // anything: the low half of the line uses its bytes as they are, the high half shifts them.
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
-    const __m512i words = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(bytes));
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(Bytes(row, at)));
     const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
     const __m512i index = _mm512_srlv_epi16(words, shifts);
     return _mm512_permutexvar_epi16(index, Bf16Line(values, values));
   }
 };
 
-struct Q8Row {
-  static constexpr int64_t kBytes = 34, kLineWeights = 32, kAhead = 512;
-  static inline const uint8_t* Block(const uint8_t* row, int64_t at) { return row + at / 32 * 34; }
-  template <int kHalf>
-  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = Block(row, at);
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2 + 16 * kHalf));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), Scale(block));
-  }
-  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
-    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
-  }
-};
+using Q4Row = Q4RowIn<false>;
 
 // A block of 256 is eight lines: line 4 h + j holds the elements whose low bits are the low (j < 2)
 // or high nibbles of ql[64 h + 32 (j % 2)..] and whose high bits are bits 2 j, 2 j + 1 of qh[32
 // h..].
-struct Q6Row {
+template <bool kUnits>
+struct Q6RowIn : RowLayout<kUnits> {
   static constexpr int64_t kBytes = 26;  // 210 / 8, for prefetching only
   static constexpr int64_t kLineWeights = 64, kAhead = 256;
   template <int kHalf>
   static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
-    const uint8_t* block = row + at / 256 * 210;
+    const auto piece = [ row, at ](int64_t offset, int64_t size) __attribute__((always_inline)) {
+      return Piece<kUnits, 256, 210>(row, at, offset, size);
+    };
     const int64_t line = at % 256 / 32, h = line / 4, j = line % 4;
     const __m128i low = _mm_loadu_si128(
-        reinterpret_cast<const __m128i*>(block + 64 * h + 32 * (j % 2) + 16 * kHalf));
+        reinterpret_cast<const __m128i*>(piece(64 * h + 32 * (j % 2) + 16 * kHalf, 16)));
     const __m128i high =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 128 + 32 * h + 16 * kHalf));
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(piece(128 + 32 * h + 16 * kHalf, 16)));
     const __m512i nibble =
         _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(low), _mm_cvtsi64_si128(j / 2 * 4)),
                          _mm512_set1_epi32(15));
@@ -81,9 +94,41 @@ struct Q6Row {
                          _mm512_set1_epi32(3));
     const __m512i code = _mm512_sub_epi32(_mm512_or_si512(nibble, _mm512_slli_epi32(pair, 4)),
                                           _mm512_set1_epi32(32));
-    const int8_t scale = static_cast<int8_t>(block[192 + 2 * line + kHalf]);
-    const __m512 d = _mm512_mul_ps(Scale(block + 208), _mm512_set1_ps(static_cast<float>(scale)));
+    const int8_t scale = static_cast<int8_t>(piece(192, 16)[2 * line + kHalf]);
+    const __m512 d = _mm512_mul_ps(Scale(piece(208, 2)), _mm512_set1_ps(static_cast<float>(scale)));
     return _mm512_mul_ps(d, _mm512_cvtepi32_ps(code));
+  }
+  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
+    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
+  }
+};
+
+using Q6Row = Q6RowIn<false>;
+
+template <class F>
+struct LineRow {
+  static constexpr int64_t kBytes = 32 * F::kBlockBytes / F::kBlock;
+  static constexpr int64_t kLineWeights = kBytes <= 24 ? 64 : 32, kAhead = 512;
+  template <int kHalf>
+  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t) {
+    const __m256i codes = F::Codes(row, at);
+    const __m128i half = kHalf ? _mm256_extracti128_si256(codes, 1) : _mm256_castsi256_si128(codes);
+    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half)),
+                                   _mm512_set1_ps(F::Scale(row, at, kHalf)));
+    if constexpr (F::kOffset) return _mm512_sub_ps(v, _mm512_set1_ps(F::Offset(row, at, kHalf)));
+    return v;
+  }
+  static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
+    return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
+  }
+};
+
+struct F16Row {
+  static constexpr int64_t kBytes = 64, kLineWeights = 32, kAhead = 256;
+  template <int kHalf>
+  static inline __m512 Floats(const uint8_t* row, int64_t at, int64_t count) {
+    const __mmask16 lanes = FirstLanes(count - 16 * kHalf);
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row + (at + 16 * kHalf) * 2));
   }
   static inline __m512i Line(const uint8_t* row, int64_t at, int64_t count) {
     return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));

@@ -1,28 +1,56 @@
-// Panels from Q4_0, Q8_0 and Q6_K blocks for the vdpbf16ps and the tile table. Compiled for AVX-512
-// BF16: nothing here may be a function that another file also instantiates.
+// Panels of every block format for the vdpbf16ps and the tile table. Compiled for AVX-512 BF16:
+// nothing here may be a function that another file also instantiates.
 #include "quant/panels_avx512-inl.h"
 #include "quant/panels_strip_avx512-inl.h"
 
 namespace lapidary {
 namespace {
 
-struct Q4Rows : Q4Row {
-  using Strip = Q4Strip;
+template <bool kUnits>
+struct Q4Rows : Q4RowIn<kUnits> {
+  using Strip = Q4Strip<kUnits>;
 };
-struct Q8Rows : Q8Row {
+struct Q8Rows : LineRow<Q8_0Lines> {
   using Strip = Q8Strip;
 };
-struct Q6Rows : Q6Row {
-  using Strip = Q6Strip;
+template <bool kUnits>
+struct Q6Rows : Q6RowIn<kUnits> {
+  using Strip = Q6Strip<kUnits>;
+};
+
+template <class R, int64_t kUnit>
+constexpr FormatPanels Row(int32_t format) {
+  return {format,
+          kInUnits<R> ? WeightLayout::kUnits : WeightLayout::kRows,
+          {PackForwardBf16<R, kUnit>, PackInputGradBf16<R, kUnit>}};
+}
+
+template <int64_t kUnit>
+struct Lists {
+  static constexpr FormatPanels kRows[] = {
+      Row<F16Row, kUnit>(kFormatF16),
+      Row<Q4Rows<false>, kUnit>(kFormatQ4_0),
+      Row<Q4Rows<true>, kUnit>(kFormatQ4_0),
+      Row<Q8Rows, kUnit>(kFormatQ8_0),
+      Row<Q6Rows<false>, kUnit>(kFormatQ6_K),
+      Row<Q6Rows<true>, kUnit>(kFormatQ6_K),
+      Row<LineRow<Q4_1Lines>, kUnit>(kFormatQ4_1),
+      Row<LineRow<Q5_0Lines>, kUnit>(kFormatQ5_0),
+      Row<LineRow<Q5_1Lines>, kUnit>(kFormatQ5_1),
+      Row<LineRow<Q2KLines>, kUnit>(kFormatQ2_K),
+      Row<LineRow<Q3KLines>, kUnit>(kFormatQ3_K),
+      Row<LineRow<Q4KLines>, kUnit>(kFormatQ4_K),
+      Row<LineRow<Q5KLines>, kUnit>(kFormatQ5_K),
+      Row<LineRow<Iq4NlLines>, kUnit>(kFormatIQ4_NL),
+      Row<LineRow<Iq4XsLines>, kUnit>(kFormatIQ4_XS),
+      Row<LineRow<Mxfp4Lines>, kUnit>(kFormatMXFP4),
+  };
+  static constexpr PanelList kList = {kRows, sizeof(kRows) / sizeof(kRows[0])};
 };
 
 }  // namespace
 
-const BlockPanels kBlockPanelsPairs = {{PackForwardBf16<Q4Rows, 2>, PackInputGradBf16<Q4Row, 2>},
-                                       {PackForwardBf16<Q8Rows, 2>, PackInputGradBf16<Q8Row, 2>},
-                                       {PackForwardBf16<Q6Rows, 2>, PackInputGradBf16<Q6Row, 2>}};
-const BlockPanels kBlockPanelsTiles = {{PackForwardBf16<Q4Rows, 32>, PackInputGradBf16<Q4Row, 32>},
-                                       {PackForwardBf16<Q8Rows, 32>, PackInputGradBf16<Q8Row, 32>},
-                                       {PackForwardBf16<Q6Rows, 32>, PackInputGradBf16<Q6Row, 32>}};
+const PanelList kPanelsPairs = Lists<2>::kList;
+const PanelList kPanelsTiles = Lists<32>::kList;
 
 }  // namespace lapidary

@@ -71,15 +71,22 @@ struct Q6Row {
   }
 };
 
+template <class R, bool kRound>
+constexpr FormatPanels Row(int32_t format) {
+  return {format, WeightLayout::kRows, {PackForwardF32<R, kRound>, PackInputGradF32<R, kRound>}};
+}
+
+template <bool kRound>
+struct Lists {
+  static constexpr FormatPanels kRows[] = {Row<Q4Row, kRound>(kFormatQ4_0),
+                                           Row<Q8Row, kRound>(kFormatQ8_0),
+                                           Row<Q6Row, kRound>(kFormatQ6_K)};
+  static constexpr PanelList kList = {kRows, sizeof(kRows) / sizeof(kRows[0])};
+};
+
 }  // namespace
 
-const BlockPanels kBlockPanelsNeon = {
-    {PackForwardF32<Q4Row, false>, PackInputGradF32<Q4Row, false>},
-    {PackForwardF32<Q8Row, false>, PackInputGradF32<Q8Row, false>},
-    {PackForwardF32<Q6Row, false>, PackInputGradF32<Q6Row, false>}};
-const BlockPanels kBlockPanelsNeonRound = {
-    {PackForwardF32<Q4Row, true>, PackInputGradF32<Q4Row, true>},
-    {PackForwardF32<Q8Row, true>, PackInputGradF32<Q8Row, true>},
-    {PackForwardF32<Q6Row, true>, PackInputGradF32<Q6Row, true>}};
+const PanelList kPanelsNeon = Lists<false>::kList;
+const PanelList kPanelsNeonRound = Lists<true>::kList;
 
 }  // namespace lapidary

@@ -14,6 +14,7 @@ struct PanelRow {
   Isa isa;
   Compute compute;
   GemmSide side;
+  WeightLayout layout;
   PanelFunction function;
 };
 
@@ -21,10 +22,14 @@ struct PanelRow {
 std::vector<PanelRow> BuiltInRows() {
   std::vector<PanelRow> rows;
   [[maybe_unused]] const auto add = [&](Isa isa, Compute compute, const DensePanels& panels) {
-    rows.push_back({kFormatBF16, isa, compute, GemmSide::kForward, panels.bf16.forward});
-    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, panels.bf16.input_grad});
-    rows.push_back({kFormatF32, isa, compute, GemmSide::kForward, panels.f32.forward});
-    rows.push_back({kFormatF32, isa, compute, GemmSide::kInputGrad, panels.f32.input_grad});
+    rows.push_back(
+        {kFormatBF16, isa, compute, GemmSide::kForward, WeightLayout::kRows, panels.bf16.forward});
+    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, WeightLayout::kRows,
+                    panels.bf16.input_grad});
+    rows.push_back(
+        {kFormatF32, isa, compute, GemmSide::kForward, WeightLayout::kRows, panels.f32.forward});
+    rows.push_back({kFormatF32, isa, compute, GemmSide::kInputGrad, WeightLayout::kRows,
+                    panels.f32.input_grad});
   };
 #if defined(__x86_64__)
   add(Isa::kAvx2, Compute::kFloat32, kDensePanelsAvx2);
@@ -74,20 +79,24 @@ const GemmTable& GetGemmTable(Isa isa, Compute compute) {
 }
 
 void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
-                           PanelFunction function) {
+                           PanelFunction function, WeightLayout layout) {
   for (PanelRow& row : PanelRows()) {
-    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side) {
+    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side &&
+        row.layout == layout) {
       row.function = function;
       return;
     }
   }
-  PanelRows().push_back({format, isa, compute, side, function});
+  PanelRows().push_back({format, isa, compute, side, layout, function});
 }
 
-PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side) {
+PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
+                                WeightLayout layout) {
   for (const PanelRow& row : PanelRows()) {
-    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side)
+    if (row.format == format && row.isa == isa && row.compute == compute && row.side == side &&
+        row.layout == layout) {
       return row.function;
+    }
   }
   return nullptr;
 }
@@ -105,15 +114,15 @@ void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest
     const int64_t begin = q.k / block * block, end = (q.k + q.ks + block - 1) / block * block;
     for (int64_t out = 0; out < q.outs; out += table.tile_cols) {
       const int64_t cols = std::min(table.tile_cols, q.outs - out);
-      const char* first = static_cast<const char*>(w.data) + (q.out + out) * w.row_bytes;
       if (w.format == kFormatF32) {
+        const char* first = static_cast<const char*>(w.data) + (q.out + out) * w.row_bytes;
         table.pack_b_columns(reinterpret_cast<const float*>(first) + q.k, w.row_bytes / 4, cols,
                              q.ks, tile_at(out));
         continue;
       }
       rows.resize(cols * (end - begin));
       for (int64_t c = 0; c < cols; ++c) {
-        format.dequantize(first + c * w.row_bytes, begin, end, rows.data() + c * (end - begin));
+        DequantizeColumns(w, q.out + out + c, begin, end, rows.data() + c * (end - begin));
       }
       table.pack_b_columns(rows.data() + (q.k - begin), end - begin, cols, q.ks, tile_at(out));
     }
@@ -130,8 +139,7 @@ void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest
     stride = end - begin;
     rows.resize(q.ks * stride);
     for (int64_t k = 0; k < q.ks; ++k) {
-      const char* row = static_cast<const char*>(w.data) + (q.k + k) * w.row_bytes;
-      format.dequantize(row, begin, end, rows.data() + k * stride);
+      DequantizeColumns(w, q.k + k, begin, end, rows.data() + k * stride);
     }
     from = rows.data() + (q.out - begin);
   }

@@ -82,12 +82,13 @@ struct GemmTable {
 // architecture is the reference); calling one that the CPU lacks is an illegal instruction.
 const GemmTable& GetGemmTable(Isa isa, Compute compute);
 
-// Registers a packer for one format, table and direction; without one the GEMM dequantizes rows and
-// packs those. Called while libraries initialize, before any thread uses the GEMM.
+// Registers a packer for one format, table, direction and layout; without one the GEMM dequantizes
+// rows and packs those. Called while libraries initialize, before any thread uses the GEMM.
 void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
-                           PanelFunction function);
+                           PanelFunction function, WeightLayout layout = WeightLayout::kRows);
 // Null if none is registered.
-PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side);
+PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
+                                WeightLayout layout = WeightLayout::kRows);
 // The way that works for every format: dequantizes rows, then packs them with the table.
 void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& request);
 

@@ -1,0 +1,30 @@
+// Weights in units (autograd/weight.h, WeightLayout::kUnits): the same blocks in the order in which
+// kernels read them. A product with few rows, and an input gradient, then reads memory from front
+// to back instead of a few bytes of every row. The order is lossless and takes the same space.
+#ifndef LAPIDARY_QUANT_UNITS_H_
+#define LAPIDARY_QUANT_UNITS_H_
+
+#include <cstdint>
+
+#include "autograd/gemm.h"
+
+namespace lapidary {
+
+// The piece sizes of a block of this format, ended by a zero; null: the format has no units.
+const uint8_t* UnitPieces(int32_t format);
+
+// Whether the running instruction set multiplies this weight faster from units, in this compute
+// type: the format has units, there are 32 n rows, blocks without gaps, and panel functions.
+bool WantsUnits(const WeightView& w, Compute compute);
+
+// Rows [row, row + count), both multiples of 32, of a row-major weight into their place in `out`,
+// an area of w.rows * w.row_bytes bytes, on this thread. Throws Error if the weight cannot be laid
+// out in units.
+void CopyToUnits(const WeightView& w, int64_t row, int64_t count, uint8_t* out);
+
+// The view of an area that CopyToUnits has filled; `units` must be aligned to 64 bytes.
+WeightView UnitsView(const WeightView& w, const uint8_t* units);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_QUANT_UNITS_H_
