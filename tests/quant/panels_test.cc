@@ -169,18 +169,9 @@ TEST(Panels, EveryFormatHasFunctions) {
 // The panel functions write what dequantizing rows and packing them writes, byte for byte.
 TEST(Panels, FunctionsEqualTheWayThroughRows) {
   int compared = 0;
-<<<<<<< HEAD
-  const std::vector<Isa>& isas = SupportedIsas();
-  const bool bf16 = std::find(isas.begin(), isas.end(), Isa::kAvx512Bf16) != isas.end();
   for (int index = 0; index < kIsaCount; ++index) {
     const Isa isa = static_cast<Isa>(index);
-    const bool runs =
-        isa == Isa::kAmx ? bf16 : std::find(isas.begin(), isas.end(), isa) != isas.end();
-    if (!runs) continue;
-=======
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
     if (!RunsPackers(isa)) continue;
->>>>>>> 5030cd2 (Every block format straight into the panels of every vector table; Q4_0 and Q6_K in units of 32 rows)
     for (Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
       const GemmTable& table = GetGemmTable(isa, compute);
       for (const Format* format : WeightFormats()) {
@@ -238,7 +229,8 @@ TEST(Units, SamePanels) {
       const int64_t i = (r.i + 255) / 256 * 256, o = (r.o + 31) / 32 * 32;
       const Quantized w = Quantize(GetFormat(name), o, i, 8);
       const Units u = ToUnits(w.view);
-      for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
+      for (int index = 0; index < kIsaCount; ++index) {
+        const Isa isa = static_cast<Isa>(index);
         if (!RunsPackers(isa)) continue;
         for (Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
           const GemmTable& table = GetGemmTable(isa, compute);
