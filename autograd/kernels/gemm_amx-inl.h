@@ -42,14 +42,46 @@ inline void FillConfig(TileConfig* config, int64_t upper, int64_t lower) {
   }
 }
 
-// The sums of one block: from `in` (null: zeros) to `out`; `next` is what the next block will load,
-// prefetched at 4 lines a step. kLow: there are rows 16..31. kWide:
-// there are columns 16..31. `k` is a multiple of 32. Strides in elements.
+// Operands of one block: 32 rows of A, a column tile of B, k inner positions, a multiple of 32.
+struct BlockOperands {
+  const uint16_t *a, *b;
+  int64_t k;
+};
+
+// What will be needed soon: the sums of the next block (to L1, 4 lines a step) and A's next rows
+// (to L2, 2 lines a step). Any addresses.
+struct Ahead {
+  const char *sums, *rows;
+};
+
+// sums += A B. kLow: there are rows 16..31. kWide: there are columns 16..31.
 template <class Ops, bool kLow, bool kWide>
-inline void AmxBlock(const uint16_t* a, const uint16_t* b, int64_t k, const float* in,
-                     int64_t in_stride, float* out, int64_t out_stride, const char* next) {
+inline void AmxSteps(BlockOperands t, const Ahead& ahead) {
   constexpr int64_t kAStride = kAmxChunk * 2, kBStride = kWide ? 128 : 64;
   constexpr int64_t kBStep = kWide ? 32 * 32 : 32 * 16;
+  Ops::template Stream<6>(t.b, kBStride);
+  for (int64_t i = 0; i < t.k; i += 32) {
+    for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead.sums + i * 8 + line * 64);
+    for (int line = 0; line < 2; ++line) Ops::Prefetch(ahead.rows + i * 4 + line * 64);
+    Ops::template Load<4>(t.a + i, kAStride);
+    Ops::template Multiply<0, 4, 6>();
+    if constexpr (kLow) {
+      Ops::template Load<5>(t.a + 16 * kAmxChunk + i, kAStride);
+      Ops::template Multiply<2, 5, 6>();
+    }
+    if constexpr (kWide) Ops::template Stream<7>(t.b + 32, kBStride);
+    t.b += kBStep;
+    if (i + 32 < t.k) Ops::template Stream<6>(t.b, kBStride);
+    if constexpr (kWide) Ops::template Multiply<1, 4, 7>();
+    if constexpr (kWide && kLow) Ops::template Multiply<3, 5, 7>();
+  }
+}
+
+// The sums of one block: from `in` (null: zeros), through the chunk and the tail, to `out`. Strides
+// in elements.
+template <class Ops, bool kLow, bool kWide>
+inline void AmxBlock(const BlockOperands& chunk, const BlockOperands& tail, const float* in,
+                     int64_t in_stride, float* out, int64_t out_stride, const Ahead& ahead) {
   if (in) {
     Ops::template Load<0>(in, in_stride * 4);
     if constexpr (kWide) Ops::template Load<1>(in + 16, in_stride * 4);
@@ -61,21 +93,8 @@ inline void AmxBlock(const uint16_t* a, const uint16_t* b, int64_t k, const floa
     if constexpr (kLow) Ops::template Zero<2>();
     if constexpr (kLow && kWide) Ops::template Zero<3>();
   }
-  Ops::template Stream<6>(b, kBStride);
-  for (int64_t i = 0; i < k; i += 32) {
-    for (int line = 0; line < 4; ++line) __builtin_prefetch(next + i * 8 + line * 64);
-    Ops::template Load<4>(a + i, kAStride);
-    Ops::template Multiply<0, 4, 6>();
-    if constexpr (kLow) {
-      Ops::template Load<5>(a + 16 * kAmxChunk + i, kAStride);
-      Ops::template Multiply<2, 5, 6>();
-    }
-    if constexpr (kWide) Ops::template Stream<7>(b + 32, kBStride);
-    b += kBStep;
-    if (i + 32 < k) Ops::template Stream<6>(b, kBStride);
-    if constexpr (kWide) Ops::template Multiply<1, 4, 7>();
-    if constexpr (kWide && kLow) Ops::template Multiply<3, 5, 7>();
-  }
+  AmxSteps<Ops, kLow, kWide>(chunk, ahead);
+  if (tail.k > 0) AmxSteps<Ops, kLow, kWide>(tail, ahead);
   Ops::template Store<0>(out, out_stride * 4);
   if constexpr (kWide) Ops::template Store<1>(out + 16, out_stride * 4);
   if constexpr (kLow) Ops::template Store<2>(out + 16 * out_stride, out_stride * 4);
@@ -95,8 +114,15 @@ inline void AmxRowBlock(const GemmCall& call, int64_t row) {
   const int64_t kp = (call.k + 31) / 32 * 32;
   const int64_t tiles = (call.cols + kAmxCols - 1) / kAmxCols;
   const int64_t rows = call.rows - row < kAmxRows ? call.rows - row : kAmxRows;
-  const uint16_t* a = static_cast<const uint16_t*>(call.a) + row * kAmxChunk;
-  const uint16_t* b = static_cast<const uint16_t*>(call.b);
+  BlockOperands chunk = {static_cast<const uint16_t*>(call.a) + row * kAmxChunk, nullptr, kp};
+  BlockOperands tail = {};
+  if (call.k_tail > 0) {
+    tail.a = static_cast<const uint16_t*>(call.a_tail) + row * kAmxChunk;
+    tail.k = (call.k_tail + 31) / 32 * 32;
+  }
+  // A's next block of rows, a part of it with every block of columns.
+  const char* const next_rows = reinterpret_cast<const char*>(chunk.a + kAmxRows * kAmxChunk);
+  const int64_t part = kAmxRows * kAmxChunk * 2 / tiles;
   float* partials = call.partials ? call.partials + row * tiles * kAmxCols : nullptr;
   alignas(64) float edge[kAmxRows * kAmxCols];
   for (int64_t col = 0; col < call.cols; col += kAmxCols) {
@@ -125,13 +151,14 @@ inline void AmxRowBlock(const GemmCall& call, int64_t row) {
       out = edge;
       out_stride = kAmxCols;
     }
-    const char* next = reinterpret_cast<const char*>(kept ? kept + kAmxRows * kAmxCols : call.c);
+    const Ahead ahead = {reinterpret_cast<const char*>(kept ? kept + kAmxRows * kAmxCols : call.c),
+                         next_rows + col / kAmxCols * part};
+    chunk.b = static_cast<const uint16_t*>(call.b) + col * (kp + kTileGap);
+    if (tail.k > 0) tail.b = static_cast<const uint16_t*>(call.b_tail) + col * (tail.k + kTileGap);
     if (cols > 16) {
-      AmxBlock<Ops, kLow, true>(a, b + col * (kp + kTileGap), kp, in, in_stride, out, out_stride,
-                                next);
+      AmxBlock<Ops, kLow, true>(chunk, tail, in, in_stride, out, out_stride, ahead);
     } else {
-      AmxBlock<Ops, kLow, false>(a, b + col * (kp + kTileGap), kp, in, in_stride, out, out_stride,
-                                 next);
+      AmxBlock<Ops, kLow, false>(chunk, tail, in, in_stride, out, out_stride, ahead);
     }
     if (to_edge) CopyEdge(edge, kAmxCols, c, call.ldc, rows, cols);
   }

@@ -19,6 +19,8 @@ struct HardwareTiles {
   static void Zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
   }
+  // To L2.
+  static void Prefetch(const char* at) { __builtin_prefetch(at, 0, 2); }
   template <int kTile>
   static void Load(const void* base, int64_t stride) {
     asm volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "i"(kTile), "r"(base), "r"(stride) : "memory");
@@ -52,6 +54,7 @@ constexpr GemmTable Table() {
   t.k_unit = 32;
   t.element_bytes = 2;
   t.partials = true;
+  t.tails = true;
   t.pack_a = PackA<kAmxChunk, 32>;
   t.pack_b_columns = PackBColumns<32>;
   t.pack_b_rows = PackBRows<32>;

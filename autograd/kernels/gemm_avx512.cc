@@ -101,6 +101,7 @@ constexpr GemmTable Table() {
   t.pack_b_columns = PackBColumns<kRound>;
   t.pack_b_rows = PackBRows<kRound>;
   t.partials = true;
+  t.tails = true;
   t.multiply = Multiply<Fma>;
   return t;
 }

@@ -35,6 +35,7 @@ constexpr GemmTable Table() {
   t.pack_b_columns = PackBColumns<2>;
   t.pack_b_rows = PackBRows<2>;
   t.partials = true;
+  t.tails = true;
   t.multiply = Multiply<DotPairs>;
   return t;
 }

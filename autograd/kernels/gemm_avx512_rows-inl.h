@@ -27,11 +27,37 @@ struct TileSums {
   __mmask16 lanes[2];
 };
 
-// R rows x 16 V columns; one chain of additions per element. A template parameter for every size
-// keeps the sums in registers.
+// One side of the product for a tile: R rows of A, a tile of B, k inner positions.
+template <class O>
+struct TileOperands {
+  const typename O::Element *a, *b;
+  int64_t k;
+};
+
+// sum += A B, each element one chain of additions.
 template <class O, int R, int V>
-inline void Tile(const typename O::Element* a, const typename O::Element* b, int64_t k,
-                 const TileSums& s) {
+__attribute__((always_inline)) inline void Accumulate(const TileOperands<O>& t, const char* next,
+                                                      __m512 (&sum)[R][V]) {
+  for (int64_t i = 0; i < t.k; i += O::kStep) {
+    typename O::Vector w[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) w[v] = O::Load(t.b + (i * V + O::kStep * v) * 16);
+    // A tile of sums is 28 lines, a chunk 256 steps: 7 bytes a step.
+    _mm_prefetch(next, _MM_HINT_T0);
+    next += 7;
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+      const typename O::Vector x = O::Broadcast(t.a + r * O::kChunk + i);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[r][v] = O::Add(sum[r][v], x, w[v]);
+    }
+  }
+}
+
+// R rows x 16 V columns, the tail's positions after the chunk's. A template parameter for every
+// size keeps the sums in registers.
+template <class O, int R, int V>
+inline void Tile(const TileOperands<O>& chunk, const TileOperands<O>& tail, const TileSums& s) {
   __m512 sum[R][V];
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
@@ -41,21 +67,8 @@ inline void Tile(const typename O::Element* a, const typename O::Element* b, int
                        : _mm512_setzero_ps();
     }
   }
-  // A tile of sums is 28 lines, a chunk 256 steps: 7 bytes a step.
-  const char* next = s.next;
-  for (int64_t i = 0; i < k; i += O::kStep) {
-    typename O::Vector w[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) w[v] = O::Load(b + (i * V + O::kStep * v) * 16);
-    _mm_prefetch(next, _MM_HINT_T0);
-    next += 7;
-#pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
-      const typename O::Vector x = O::Broadcast(a + r * O::kChunk + i);
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sum[r][v] = O::Add(sum[r][v], x, w[v]);
-    }
-  }
+  Accumulate<O, R, V>(chunk, s.next, sum);
+  if (tail.k > 0) Accumulate<O, R, V>(tail, s.next, sum);
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
@@ -70,12 +83,19 @@ void RowBlock(const GemmCall& call, int64_t row) {
   using Element = typename O::Element;
   const Element* a = static_cast<const Element*>(call.a) + row * O::kChunk;
   const int64_t k = (call.k + O::kStep - 1) / O::kStep * O::kStep;
+  TileOperands<O> tail = {};
+  if (call.k_tail > 0) {
+    tail.a = static_cast<const Element*>(call.a_tail) + row * O::kChunk;
+    tail.k = (call.k_tail + O::kStep - 1) / O::kStep * O::kStep;
+  }
   const int64_t tiles = (call.cols + kCols - 1) / kCols;
   // Between chunks the sums of a tile are 14 x 32 floats in a row: the row stride of C would put
   // them in one cache set.
   float* partials = call.partials ? call.partials + row * tiles * kCols : nullptr;
   for (int64_t col = 0; col < call.cols; col += kCols) {
     const Element* b = static_cast<const Element*>(call.b) + col * (k + O::kTileGap);
+    if (tail.k > 0)
+      tail.b = static_cast<const Element*>(call.b_tail) + col * (tail.k + O::kTileGap);
     float* const c = call.c + row * call.ldc + col;
     float* const kept = partials ? partials + col * kRows : nullptr;
     const int64_t cols = call.cols - col;
@@ -88,9 +108,9 @@ void RowBlock(const GemmCall& call, int64_t row) {
     s.out_stride = s.out == kept ? kCols : call.ldc;
     s.next = reinterpret_cast<const char*>(kept ? kept + kRows * kCols : call.c);
     if (cols > 16) {
-      Tile<O, R, 2>(a, b, k, s);
+      Tile<O, R, 2>({a, b, k}, tail, s);
     } else {
-      Tile<O, R, 1>(a, b, k, s);
+      Tile<O, R, 1>({a, b, k}, tail, s);
     }
   }
 }

@@ -34,6 +34,7 @@ struct EmulatedTiles {
     std::memset(tiles, 0xff, sizeof(tiles));  // NaN until loaded
   }
   static void Release() { configured = false; }
+  static void Prefetch(const char*) {}
   template <int kTile>
   static void Zero() {
     ASSERT_TRUE(configured);
@@ -153,6 +154,58 @@ TEST(GemmAmx, EmulatedTilesGiveTheChainBitForBit) {
     }
   }
   EXPECT_GT(EmulatedTiles::products, 0);
+}
+
+// A second pair of operands continues the sums of the last chunk.
+TEST(GemmAmx, TailContinuesTheChain) {
+  for (int64_t rows : {5, 16, 32, 49}) {
+    for (int64_t cols : {7, 32, 50}) {
+      for (int64_t k_tail : {1, 16, 33, 100}) {
+        const int64_t k = 600;
+        const std::vector<float> a = Values(rows * k, 1), b = Values(cols * k, 2),
+                                 a2 = Values(rows * k_tail, 3), b2 = Values(cols * k_tail, 4);
+        std::vector<float> c(rows * cols, NAN), want(rows * cols);
+        std::vector<float> partials((rows + 31) / 32 * 32 * ((cols + 31) / 32 * 32), NAN);
+        const std::vector<uint16_t> pa2 = PackedA(a2, rows, k_tail, 0, k_tail),
+                                    pb2 = PackedB(b2, cols, k_tail, 0, k_tail);
+        for (int64_t begin = 0; begin < k; begin += kAmxChunk) {
+          const int64_t count = std::min(kAmxChunk, k - begin);
+          const std::vector<uint16_t> pa = PackedA(a, rows, k, begin, count),
+                                      pb = PackedB(b, cols, k, begin, count);
+          GemmCall call;
+          call.a = pa.data();
+          call.rows = rows;
+          call.b = pb.data();
+          call.cols = cols;
+          call.k = count;
+          call.c = c.data();
+          call.ldc = cols;
+          call.load = begin > 0;
+          call.partials = partials.data();
+          call.first = begin == 0;
+          call.last = begin + count == k;
+          if (call.last) {
+            call.a_tail = pa2.data();
+            call.b_tail = pb2.data();
+            call.k_tail = k_tail;
+          }
+          AmxMultiply<EmulatedTiles>(call);
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t j = 0; j < cols; ++j) {
+            float sum = 0;
+            for (int64_t i = 0; i < k; ++i)
+              sum += RoundToBf16(a[r * k + i]) * RoundToBf16(b[j * k + i]);
+            for (int64_t i = 0; i < k_tail; ++i)
+              sum += RoundToBf16(a2[r * k_tail + i]) * RoundToBf16(b2[j * k_tail + i]);
+            want[r * cols + j] = sum;
+          }
+        }
+        ASSERT_EQ(std::memcmp(c.data(), want.data(), c.size() * 4), 0)
+            << "rows " << rows << " cols " << cols << " k_tail " << k_tail;
+      }
+    }
+  }
 }
 
 #if defined(__x86_64__)
