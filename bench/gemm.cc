@@ -1,21 +1,22 @@
 // Speed of the matrix products beside the peak of the instructions they use, measured in the same
-// run: before and after every repetition. "share" is the median over repetitions of product / peak.
+// run: before and after every repetition. "share" is the median over repetitions of product / peak,
+// by the wall clock with all threads; "cpu share" is the same by the CPU time of the process, which
+// other programs on the machine disturb less.
 //
-//   bench_gemm --tokens 512 2048 --formats bf16 q4_0 --directions fwd dx dw --shapes 3840x15360
-//   --json
+//   bench_gemm                     the shapes of the 12B's layers, T 1 to 2048, every fast format
+//   bench_gemm --quick --json      a selection, below a minute
+//   bench_gemm --tokens 512 --formats bf16 q4_0 --directions fwd dx dw --shapes 3840x15360
+//   bench_gemm --rank 16           what an adapter on the weight costs beside the product without
 //
 // "q4_0:units" is the same blocks in units (quant/units.h). The format "openblas" is OpenBLAS in
 // float32 on float32 weights, for comparison; its share is of the same peak. A shape is I x O.
-// --cpu-time counts the process's CPU time and runs on one thread: for machines that others use at
-// the same time.
-#include "autograd/gemm.h"
-
+// --cpu-time runs on one thread and counts all by CPU time.
 #include <cblas.h>
 #include <time.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
+#include <cctype>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -24,7 +25,8 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
-#include "autograd/kernels/isa.h"
+#include "autograd/gemm_group.h"
+#include "autograd/kernels/gemm_table.h"
 #include "bench/gemm_peak.h"
 #include "quant/format.h"
 #include "quant/units.h"
@@ -33,32 +35,50 @@ namespace lapidary {
 namespace {
 
 struct Options {
-  std::vector<int64_t> tokens = {512, 2048};
-  std::vector<std::string> formats = {"bf16", "q4_0"}, directions = {"fwd", "dx"};
-  std::vector<std::string> shapes = {"3840x15360", "15360x3840", "3840x4096", "3840x2048",
-                                     "3840x8192"};
+  std::vector<int64_t> tokens = {1, 128, 512, 2048};
+  std::vector<std::string> formats, directions = {"fwd", "dx"};
+  // q, k/v and o of sliding and of full layers, gate/up, down.
+  std::vector<std::string> shapes = {"3840x4096", "3840x2048", "4096x3840",  "3840x8192",
+                                     "3840x512",  "8192x3840", "3840x15360", "15360x3840"};
   std::string isa, compute = "bfloat16";
   int repetitions = 5;
-  bool json = false, cpu_time = false;
+  int64_t rank = 0;
+  double seconds = 0;
+  bool json = false, cpu_time = false, quick = false;
 };
 
-double Seconds(bool cpu) {
-  timespec t;
-  clock_gettime(cpu ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+struct Times {
+  double wall = 0, cpu = 0;
+};
+Times Now() {
+  const auto read = [](clockid_t clock) {
+    timespec t;
+    clock_gettime(clock, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  };
+  return {read(CLOCK_MONOTONIC), read(CLOCK_PROCESS_CPUTIME_ID)};
+}
+Times Since(const Times& start) {
+  const Times now = Now();
+  return {now.wall - start.wall, now.cpu - start.cpu};
 }
 
-// TFLOP/s of all threads.
-double Peak(Compute compute, bool cpu) {
+// TFLOP/s: of all threads by the wall clock, of one by CPU time.
+struct Rate {
+  double wall = 0, cpu = 0;
+};
+Rate RateOf(double flops, const Times& t) { return {flops / t.wall / 1e12, flops / t.cpu / 1e12}; }
+
+Rate Peak(Compute compute) {
   const Isa isa = ActiveIsa();
   std::vector<double> flops(Threads(), 0.0);
-  const double start = Seconds(cpu);
+  const Times start = Now();
   ParallelFor(Threads(), [&](Range r) {
     for (int64_t t = r.begin; t < r.end; ++t) flops[t] = RunPeakLoop(isa, compute, 15);
   });
   double sum = 0;
   for (double f : flops) sum += f;
-  return sum / (Seconds(cpu) - start) / 1e12;
+  return RateOf(sum, Since(start));
 }
 
 double Median(std::vector<double> v) {
@@ -125,67 +145,130 @@ void BlasProduct(const std::string& direction, const float* w, int64_t n, int64_
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, oo, ii, nn, 1, y, oo, x, ii, 0, dw, ii);
 }
 
-void RunCase(const Options& options, const std::string& direction, const std::string& format,
-             int64_t i, int64_t o, int64_t n, const Weights& weights) {
-  const Compute compute = options.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  std::vector<float> x(n * i, 0.5f), y(n * o, 0.25f), dw;
-  if (direction == "dw") dw.resize(o * i);
-  const auto product = [&](int repetition) {
-    const WeightView& w = weights.views[repetition % weights.views.size()];
+// One shape, format and direction with everything it reads and writes.
+struct Case {
+  std::string direction, format;
+  int64_t i, o, n;
+  Compute compute;
+  const Weights& weights;
+  std::vector<float> x, y, dw, dx, a, b, z, da, db;
+
+  Case(const Options& options, const std::string& d, const std::string& f, int64_t in, int64_t out,
+       int64_t rows, const Weights& w)
+      : direction(d),
+        format(f),
+        i(in),
+        o(out),
+        n(rows),
+        compute(options.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16),
+        weights(w),
+        x(n * i, 0.5f),
+        y(n * o, 0.25f) {
+    const int64_t r = options.rank;
+    if (direction == "dw") dw.resize(o * i);
+    a.assign(r * i, 0.125f);
+    b.assign(o * r, 0.125f);
+    z.assign(n * r, 0.5f);
+    da.resize(r * i);
+    db.resize(o * r);
+  }
+
+  void Run(int turn, int64_t rank) {
+    const WeightView& w = weights.views[turn % weights.views.size()];
     if (format == kOpenBlas) {
       BlasProduct(direction, static_cast<const float*>(w.data), n, i, o, x.data(), y.data(),
                   dw.data());
-      return;
+    } else if (direction == "dw") {
+      GemmWeightGrad(y.data(), x.data(), n, o, i, dw.data(), false, compute);
+    } else if (direction == "fwd") {
+      const GroupPart part = {w, a.data(), b.data(), rank, 2.0f};
+      float* const to[] = {y.data()};
+      GemmGroupForward(x.data(), n, {&part, 1}, to, z.data(), compute);
+    } else {
+      const GroupPart part = {w, a.data(), b.data(), rank, 2.0f};
+      const GroupPartGrads grads = {y.data(), {da.data(), false}, {db.data(), false}};
+      // With an adapter dA reads x, which dx must not be written over.
+      if (rank > 0 && dx.empty()) dx.resize(n * i);
+      float* const to = rank > 0 ? dx.data() : x.data();
+      GemmGroupGrad(x.data(), z.data(), n, {&part, 1}, {&grads, 1}, {to, false}, compute);
     }
-    if (direction == "fwd") GemmForward(x.data(), n, w, y.data(), false, compute);
-    if (direction == "dx") GemmInputGrad(y.data(), n, w, x.data(), false, compute);
-    if (direction == "dw") GemmWeightGrad(y.data(), x.data(), n, o, i, dw.data(), false, compute);
-  };
+  }
+};
+
+void RunCase(const Options& options, Case& c) {
   const double flops =
-      2.0 * static_cast<double>(n) * static_cast<double>(i) * static_cast<double>(o);
-  product(0);
-  std::vector<double> rates, peaks, shares;
-  for (int r = 0; r < options.repetitions; ++r) {
-    const double before = Peak(compute, options.cpu_time);
-    const double start = Seconds(options.cpu_time);
+      2.0 * static_cast<double>(c.n) * static_cast<double>(c.i) * static_cast<double>(c.o);
+  const auto measure = [&](int turn, int64_t rank) {
+    const Times start = Now();
     int calls = 0;
     do {
-      product(++calls + r);
-    } while (Seconds(options.cpu_time) - start < 0.02);
-    const double rate = flops * calls / (Seconds(options.cpu_time) - start) / 1e12;
-    const double after = Peak(compute, options.cpu_time);
-    rates.push_back(rate);
-    peaks.push_back((before + after) / 2);
-    if (peaks.back() > 0) shares.push_back(rate / peaks.back());
+      c.Run(turn + ++calls, rank);
+    } while (Since(start).wall < 0.02);
+    return RateOf(flops * calls, Since(start));
+  };
+  c.Run(0, 0);
+  if (options.rank > 0) c.Run(0, options.rank);
+  std::vector<double> rates, peaks, shares, cpu_shares, costs;
+  for (int r = 0; r < options.repetitions; ++r) {
+    const Rate before = Peak(c.compute), rate = measure(r, 0), after = Peak(c.compute);
+    rates.push_back(options.cpu_time ? rate.cpu : rate.wall);
+    peaks.push_back((options.cpu_time ? before.cpu + after.cpu : before.wall + after.wall) / 2);
+    if (peaks.back() > 0) {
+      shares.push_back(rates.back() / peaks.back());
+      cpu_shares.push_back(2 * rate.cpu / (before.cpu + after.cpu));
+    }
+    if (options.rank > 0) costs.push_back(rate.cpu / measure(r, options.rank).cpu - 1);
   }
   const double share = shares.empty() ? 0 : Median(shares);
-  const double weight_bytes = static_cast<double>(o * weights.views[0].row_bytes);
+  const double cpu_share = cpu_shares.empty() ? 0 : Median(cpu_shares);
+  const double weight_bytes = static_cast<double>(c.o * c.weights.views[0].row_bytes);
   const double seconds = flops / Median(rates) / 1e12;
   if (options.json) {
-    const nlohmann::json line = {{"direction", direction},
-                                 {"format", format},
-                                 {"I", i},
-                                 {"O", o},
-                                 {"T", n},
-                                 {"isa", IsaName(ActiveIsa())},
-                                 {"compute", ComputeName(compute)},
-                                 {"threads", Threads()},
-                                 {"tflops", Median(rates)},
-                                 {"best_tflops", *std::max_element(rates.begin(), rates.end())},
-                                 {"peak_tflops", Median(peaks)},
-                                 {"share", share},
-                                 {"ms", seconds * 1e3},
-                                 {"weight_gb_s", weight_bytes / seconds / 1e9}};
+    nlohmann::ordered_json line = {{"direction", c.direction},
+                                   {"format", c.format},
+                                   {"I", c.i},
+                                   {"O", c.o},
+                                   {"T", c.n},
+                                   {"isa", IsaName(ActiveIsa())},
+                                   {"compute", ComputeName(c.compute)},
+                                   {"threads", Threads()},
+                                   {"clock", options.cpu_time ? "cpu" : "wall"},
+                                   {"tflops", Median(rates)},
+                                   {"best_tflops", *std::max_element(rates.begin(), rates.end())},
+                                   {"peak_tflops", Median(peaks)},
+                                   {"share", share},
+                                   {"cpu_share", cpu_share},
+                                   {"ms", seconds * 1e3},
+                                   {"weight_gb_s", weight_bytes / seconds / 1e9}};
+    if (options.rank > 0) {
+      line["rank"] = options.rank;
+      line["adapter_cost"] = Median(costs);
+    }
     std::printf("%s\n", line.dump().c_str());
   } else {
     std::printf(
-        "%-4s %-8s %6ldx%-7ld T %5ld  %8.3f TFLOP/s  peak %6.3f  share %5.1f %%  %9.3f ms  weight "
-        "%6.1f GB/s\n",
-        direction.c_str(), format.c_str(), static_cast<long>(i), static_cast<long>(o),
-        static_cast<long>(n), Median(rates), Median(peaks), 100 * share, seconds * 1e3,
-        weight_bytes / seconds / 1e9);
+        "%-4s %-8s %6ldx%-7ld T %5ld  %8.3f TFLOP/s  peak %6.3f  share %5.1f %%  cpu share %5.1f "
+        "%%  %9.3f ms  weight %6.1f GB/s",
+        c.direction.c_str(), c.format.c_str(), static_cast<long>(c.i), static_cast<long>(c.o),
+        static_cast<long>(c.n), Median(rates), Median(peaks), 100 * share, 100 * cpu_share,
+        seconds * 1e3, weight_bytes / seconds / 1e9);
+    if (options.rank > 0) std::printf("  adapter +%.1f %% cpu", 100 * Median(costs));
+    std::printf("\n");
   }
   std::fflush(stdout);
+}
+
+// bf16, every block format that has panel functions for the table in use, and OpenBLAS.
+std::vector<std::string> FastFormats(Compute compute) {
+  std::vector<std::string> names = {"bf16"};
+  for (const Format* f : AllFormats()) {
+    if (f->block_size > 1 && FindPanelFunction(f->id, ActiveIsa(), compute, GemmSide::kForward)) {
+      names.push_back(f->name);
+      for (char& ch : names.back()) ch = static_cast<char>(std::tolower(ch));
+    }
+  }
+  names.push_back(kOpenBlas);
+  return names;
 }
 
 int Main(int argc, char** argv) {
@@ -203,8 +286,19 @@ int Main(int argc, char** argv) {
   app.add_option("--compute", options.compute)->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_option("--repetitions", options.repetitions)->check(CLI::PositiveNumber);
   app.add_flag("--json", options.json, "one JSON object a line");
-  app.add_flag("--cpu-time", options.cpu_time, "CPU time on one thread");
+  app.add_flag("--cpu-time", options.cpu_time, "one thread, all by CPU time");
+  app.add_option("--rank", options.rank, "also with a LoRA adapter of this rank, fused")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--seconds", options.seconds, "begin no case after so long; 0: no limit");
+  app.add_flag("--quick", options.quick,
+               "two shapes, bf16, q4_0 and openblas, 2 repetitions, at most about 50 s");
   CLI11_PARSE(app, argc, argv);
+  if (options.quick) {
+    options.shapes = {"3840x15360", "3840x4096"};
+    options.formats = {"bf16", "q4_0", kOpenBlas};
+    options.repetitions = 2;
+    options.seconds = 45;
+  }
   for (Isa isa : SupportedIsas()) {
     if (options.isa == IsaName(isa)) SetIsa(isa);
   }
@@ -212,6 +306,12 @@ int Main(int argc, char** argv) {
                  "bench_gemm --isa: must be supported by this CPU; got ", options.isa);
   if (options.cpu_time) SetThreads(1);
   openblas_set_num_threads(Threads());
+  if (options.formats.empty()) {
+    options.formats =
+        FastFormats(options.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16);
+  }
+  const Times start = Now();
+  int left_out = 0;
   if (!options.json) {
     std::printf("isa %s, compute %s, %d threads%s\n", IsaName(ActiveIsa()), options.compute.c_str(),
                 Threads(), options.cpu_time ? ", CPU time" : "");
@@ -226,10 +326,19 @@ int Main(int argc, char** argv) {
           MakeWeights(GetFormat(format == kOpenBlas ? "f32" : format.substr(0, units)), o, i);
       if (units != std::string::npos) weights = MakeUnits(weights);
       for (const std::string& direction : options.directions) {
-        for (int64_t n : options.tokens) RunCase(options, direction, format, i, o, n, weights);
+        for (int64_t n : options.tokens) {
+          if (options.seconds > 0 && Since(start).wall > options.seconds) {
+            ++left_out;
+            continue;
+          }
+          Case c(options, direction, format, i, o, n, weights);
+          RunCase(options, c);
+        }
       }
     }
   }
+  if (left_out > 0)
+    std::fprintf(stderr, "bench_gemm: %d cases left out for want of time\n", left_out);
   return 0;
 }
 
