@@ -14,8 +14,9 @@ struct PanelPair {
 
 struct DensePanels {
   PanelPair bf16, f32;
+  PanelPair f16 = {};  // null: goes through rows (NEON)
 };
-// "Round": float32 weights are rounded to bf16 for a bfloat16 product.
+// "Round": float32 and float16 weights are rounded to bf16 for a bfloat16 product.
 extern const DensePanels kDensePanelsAvx2, kDensePanelsAvx2Round;      // layout kF32x16
 extern const DensePanels kDensePanelsAvx512, kDensePanelsAvx512Round;  // layout kF32x32
 extern const DensePanels kDensePanelsPairs;                            // layout kBf16x32, k unit 2

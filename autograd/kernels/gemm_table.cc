@@ -18,18 +18,19 @@ struct PanelRow {
   PanelFunction function;
 };
 
-// Dense weights; float16 goes through rows.
+// Dense weights.
 std::vector<PanelRow> BuiltInRows() {
   std::vector<PanelRow> rows;
   [[maybe_unused]] const auto add = [&](Isa isa, Compute compute, const DensePanels& panels) {
-    rows.push_back(
-        {kFormatBF16, isa, compute, GemmSide::kForward, WeightLayout::kRows, panels.bf16.forward});
-    rows.push_back({kFormatBF16, isa, compute, GemmSide::kInputGrad, WeightLayout::kRows,
-                    panels.bf16.input_grad});
-    rows.push_back(
-        {kFormatF32, isa, compute, GemmSide::kForward, WeightLayout::kRows, panels.f32.forward});
-    rows.push_back({kFormatF32, isa, compute, GemmSide::kInputGrad, WeightLayout::kRows,
-                    panels.f32.input_grad});
+    const auto add_format = [&](int32_t format, const PanelPair& pair) {
+      if (!pair.forward) return;
+      rows.push_back({format, isa, compute, GemmSide::kForward, WeightLayout::kRows, pair.forward});
+      rows.push_back(
+          {format, isa, compute, GemmSide::kInputGrad, WeightLayout::kRows, pair.input_grad});
+    };
+    add_format(kFormatBF16, panels.bf16);
+    add_format(kFormatF32, panels.f32);
+    add_format(kFormatF16, panels.f16);
   };
 #if defined(__x86_64__)
   add(Isa::kAvx2, Compute::kFloat32, kDensePanelsAvx2);
