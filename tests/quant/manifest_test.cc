@@ -71,8 +71,9 @@ const std::map<std::string, std::vector<std::string>>& OpKernels() {
   };
   return ops;
 }
-// Kernels that no op of the list uses.
-const std::set<std::string> kOtherKernels = {"AdamW"};
+// Kernels that no op of the list uses: the optimizer's, and those of attention over a cache.
+const std::set<std::string> kOtherKernels = {"AdamW", "AttentionScores", "AttentionSoftmax",
+                                             "AttentionValues"};
 
 // Weight formats without a panel function of their own: rows are dequantized and packed.
 struct ThroughRows {
