@@ -172,12 +172,26 @@ void FewRows(const GemmCall& call) {
   RowBlock<O, R>(rest, 0);
 }
 
+// The sums go straight to C, a row of them is read and written in order: the tail is a call of its
+// own.
+template <class O, int R>
+void FewRowsAndTail(const GemmCall& call) {
+  GemmCall part = call;
+  part.k_tail = 0;
+  FewRows<O, R>(part);
+  if (call.k_tail == 0) return;
+  part.a = call.a_tail;
+  part.b = call.b_tail;
+  part.k = call.k_tail;
+  part.load = true;
+  FewRows<O, R>(part);
+}
+
 template <class O>
 void Multiply(const GemmCall& call) noexcept {
-  // Sums go straight to C: a row of them is read and written in order.
-  if (call.rows == 1) return FewRows<O, 1>(call);
-  if (call.rows == 2) return FewRows<O, 2>(call);
-  if (call.rows == 3) return FewRows<O, 3>(call);
+  if (call.rows == 1) return FewRowsAndTail<O, 1>(call);
+  if (call.rows == 2) return FewRowsAndTail<O, 2>(call);
+  if (call.rows == 3) return FewRowsAndTail<O, 3>(call);
   int64_t row = 0;
   for (; row + kRows <= call.rows; row += kRows) RowBlock<O, kRows>(call, row);
   switch (call.rows - row) {
