@@ -252,7 +252,7 @@ void RunCase(const Options& options, Case& c) {
         c.direction.c_str(), c.format.c_str(), static_cast<long>(c.i), static_cast<long>(c.o),
         static_cast<long>(c.n), Median(rates), Median(peaks), 100 * share, 100 * cpu_share,
         seconds * 1e3, weight_bytes / seconds / 1e9);
-    if (options.rank > 0) std::printf("  adapter +%.1f %% cpu", 100 * Median(costs));
+    if (options.rank > 0) std::printf("  adapter %+.1f %% cpu", 100 * Median(costs));
     std::printf("\n");
   }
   std::fflush(stdout);
