@@ -2,8 +2,9 @@
 // then greedy decoding token by token.
 //   bench_generate MODEL [--prompt 512] [--new 64] [--repeat 3] [--chunk 1024]
 //   [--compute bfloat16|float32] [--profile] [--json]
-// Prints the median of the repetitions and the share of attention in a decode step;
-// bench/compare_llama.sh sets llama.cpp beside it.
+// With LAPIDARY_THREADS=1 by processor time, which other programs disturb less. Prints the median
+// of the repetitions and the share of attention in a decode step; bench/compare_llama.sh sets
+// llama.cpp beside it.
 #include "model/generate.h"
 
 #include <CLI/CLI.hpp>
@@ -15,6 +16,7 @@
 #include "autograd/base/random.h"
 #include "autograd/kernels/isa.h"
 #include "autograd/profile.h"
+#include "bench/peak.h"
 #include "model/load.h"
 
 namespace lapidary {
@@ -48,18 +50,22 @@ int Run(const GenerateBench& args) {
   options.prefill_chunk = args.chunk;
   std::vector<double> prefill, decode;
   for (int64_t i = 0; i <= args.repeat; ++i) {  // the first one warms up
-    // Times by op are those of the last repetition's decoding.
-    const GenerateResult result = Generate(model, prompt, options, [&](int32_t) {
-      EnableProfile(true);
+    const double start = bench::Now();
+    double first = 0;
+    ResetProfile();
+    Generate(model, prompt, options, [&](int32_t) {
+      if (first == 0) first = bench::Now();
+      EnableProfile(true);  // times by op are those of decoding
       return true;
     });
     EnableProfile(false);
-    if (i < args.repeat) ResetProfile();
     if (i == 0) continue;
-    prefill.push_back(result.prefill_seconds);
-    decode.push_back(result.decode_seconds);
+    prefill.push_back(first - start);
+    decode.push_back(bench::Now() - first);
   }
-  const double steps = static_cast<double>(args.tokens - 1), last = decode.back();
+  const double steps = static_cast<double>(args.tokens - 1);
+  double last = 0;
+  for (const auto& [name, entry] : ProfileEntries()) last += entry.seconds;
   const double prefill_rate = static_cast<double>(args.prompt) / Median(prefill);
   const double decode_rate = steps / Median(decode);
   const auto share = [&](const char* name) {

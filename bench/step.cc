@@ -1,9 +1,15 @@
 // Seconds and tokens a second of LoRA training steps on a checkpoint: one sequence of random
 // tokens, r = 16 on every text linear, AdamW.
 //   bench_step MODEL [--tokens 512] [--steps 3] [--rank 16] [--compute bfloat16|float32]
-//   [--checkpointing] [--profile] [--json]
-// Prints the median and the fastest step, peak resident memory (VmHWM), and with --profile the time
-// by op of the last step. bench/compare_torch.py sets PyTorch + PEFT beside it.
+//   [--checkpointing] [--control] [--table] [--profile] [--json]
+// Prints the median and the fastest step, the operations of its matrix products with this model's
+// weights as a share of the peak measured just before and after, peak resident memory (VmHWM), and
+// where the last step's time went. The batch is made beforehand: nothing waits for data.
+//   --control: one adapter of rank 1 in the first layer, so that gradients flow all the way down;
+//     against it, what adapters cost.
+//   --table: a line for 512, 1024, ... 32768 tokens, up to --tokens.
+// With LAPIDARY_THREADS=1 steps are timed by processor time, which other programs disturb less.
+// bench/compare_torch.py sets PyTorch + PEFT beside it.
 #include "train/step.h"
 
 #include <CLI/CLI.hpp>
@@ -11,12 +17,16 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "autograd/arena.h"
 #include "autograd/base/parallel.h"
 #include "autograd/kernels/isa.h"
 #include "autograd/profile.h"
+#include "bench/gemm_peak.h"
+#include "bench/peak.h"
 #include "model/adapt.h"
 #include "model/load.h"
 
@@ -35,7 +45,7 @@ int64_t PeakMemory() {
 struct StepArgs {
   std::string model, compute = "bfloat16";
   int64_t tokens = 512, steps = 3, rank = 16;
-  bool checkpointing = false, profile = false, json = false;
+  bool checkpointing = false, control = false, table = false, profile = false, json = false;
 };
 
 MicroBatch RandomBatch(int64_t tokens, int64_t vocab) {
@@ -53,66 +63,157 @@ MicroBatch RandomBatch(int64_t tokens, int64_t vocab) {
   return batch;
 }
 
-int Run(const StepArgs& args) {
-  LoadedModel loaded = LoadModel(args.model);
-  Transformer& model = loaded.model;
-  AdapterConfig config;
-  config.r = args.rank;
-  config.lora_alpha = 32;
-  config.target_modules = {false, {"text-linear"}};
-  AttachLora(model, config, 1);
-  AdamW optimizer(TrainableParams(model), {});
-  StepOptions options;
-  options.forward.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  options.forward.training = true;
-  options.forward.gradient_checkpointing = args.checkpointing;
-  const std::vector<MicroBatch> micro = {RandomBatch(args.tokens, model.config.text.vocab_size)};
-  std::vector<double> seconds;
-  double loss = 0;
-  for (int64_t step = 0; step <= args.steps; ++step) {  // the first one warms up
-    EnableProfile(args.profile && step == args.steps);
-    const auto start = std::chrono::steady_clock::now();
-    options.forward.step = static_cast<uint64_t>(step);
-    loss = OptimizerStep(model, optimizer, micro, 1e-4, options).loss;
-    if (step > 0)
-      seconds.push_back(
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+// Floating-point operations a token of the products with the model's weights: y = x W^T, dx = dy W
+// and, where a layer is computed again, y once more; the head forward and backward. 69.4 G for the
+// 12B when all is computed again. Attention's own products and the adapters are not counted.
+double FlopsPerToken(Transformer& model, bool recompute) {
+  double linears = 0;
+  ForEachLinear(model, [&](Linear& l) {
+    if (l.path.find(".layers.") == std::string::npos) return;  // of an embedder
+    linears += static_cast<double>(l.w.rows()) * static_cast<double>(l.w.cols());
+  });
+  const Weight& head = model.head();
+  return (recompute ? 6 : 4) * linears +
+         4 * static_cast<double>(head.rows()) * static_cast<double>(head.cols());
+}
+
+// Of the multiply instruction in use, all threads, in operations a second.
+double PeakFlops(Compute compute) {
+  std::vector<double> flops(static_cast<size_t>(Threads()));
+  const double start = bench::Now();
+  ParallelForDynamic(Threads(),
+                     [&](int64_t i, int) { flops[i] = RunPeakLoop(ActiveIsa(), compute, 100); });
+  return std::accumulate(flops.begin(), flops.end(), 0.0) / (bench::Now() - start);
+}
+
+struct StepTimes {
+  double median = 0, fastest = 0, loss = 0, peak = 0;
+  double gemm = 0, attention = 0, rest = 0;     // shares of the last step
+  std::map<std::string, ProfileEntry> entries;  // of the last step
+};
+
+class StepBench {
+ public:
+  StepBench(Transformer& model, const StepArgs& args)
+      : model_(model), args_(args), optimizer_(TrainableParams(model), {}) {
+    options_.forward.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
+    options_.forward.training = true;
+    options_.forward.gradient_checkpointing = args.checkpointing;
   }
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
-  const double tokens = static_cast<double>(args.tokens);
+
+  StepTimes Run(int64_t tokens) {
+    const std::vector<MicroBatch> micro = {RandomBatch(tokens, model_.config.text.vocab_size)};
+    StepTimes t;
+    std::vector<double> seconds;
+    const double before = PeakFlops(options_.forward.compute);
+    double wall = 0;
+    for (int64_t step = 0; step <= args_.steps; ++step) {  // the first one warms up
+      ResetProfile();
+      EnableProfile(true);
+      const auto wall_start = std::chrono::steady_clock::now();
+      const double start = bench::Now();
+      options_.forward.step = static_cast<uint64_t>(step);
+      t.loss = OptimizerStep(model_, optimizer_, micro, 1e-4, options_).loss;
+      if (step > 0) seconds.push_back(bench::Now() - start);
+      EnableProfile(false);
+      wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - wall_start).count();
+    }
+    t.peak = (before + PeakFlops(options_.forward.compute)) / 2;
+    std::sort(seconds.begin(), seconds.end());
+    t.median = seconds[seconds.size() / 2];
+    t.fastest = seconds.front();
+    t.entries = ProfileEntries();
+    for (const auto& [name, entry] : t.entries) {
+      if (name.rfind("gemm", 0) == 0) t.gemm += entry.seconds / wall;
+      if (name.rfind("attention", 0) == 0) t.attention += entry.seconds / wall;
+    }
+    t.rest = 1 - t.gemm - t.attention;
+    return t;
+  }
+
+ private:
+  Transformer& model_;
+  const StepArgs& args_;
+  AdamW optimizer_;
+  StepOptions options_;
+};
+
+void Print(const StepArgs& args, int64_t tokens, double flops, const StepTimes& t) {
+  const double n = static_cast<double>(tokens), rate = n / t.median;
+  // The reference table has no peak loop.
+  const double share = t.peak > 0 ? rate * flops / t.peak : 0;
   if (args.json) {
+    nlohmann::ordered_json ops;
+    for (const auto& [name, entry] : t.entries) ops[name] = entry.seconds;
     std::printf("%s\n",
                 nlohmann::ordered_json(
                     {{"model", args.model},
                      {"isa", IsaName(ActiveIsa())},
                      {"threads", Threads()},
                      {"compute", args.compute},
-                     {"tokens", args.tokens},
+                     {"tokens", tokens},
+                     {"rank", args.control ? 0 : args.rank},
                      {"checkpointing", args.checkpointing},
-                     {"step_s", median},
-                     {"fastest_s", seconds.front()},
-                     {"tok_s", tokens / median},
+                     {"step_s", t.median},
+                     {"fastest_s", t.fastest},
+                     {"tok_s", rate},
+                     {"gflop_token", flops * 1e-9},
+                     {"peak_gflops", t.peak * 1e-9},
+                     {"share_of_peak", share},
+                     {"gemm_share", t.gemm},
+                     {"attention_share", t.attention},
+                     {"rest_share", t.rest},
                      {"peak_rss_gb", static_cast<double>(PeakMemory()) * 1e-9},
                      {"arena_gb", static_cast<double>(GetArenaStats().high_water_bytes) * 1e-9},
-                     {"loss", loss}})
+                     {"data_wait_s", 0.0},
+                     {"loss", t.loss},
+                     {"op_seconds", ops}})
                     .dump()
                     .c_str());
   } else {
     std::printf(
-        "%s, %d threads, %s, %lld tokens, checkpointing %s: %.2f s a step (fastest %.2f), %.1f "
-        "tokens/s, peak memory %.2f GB, loss %.4f\n",
-        IsaName(ActiveIsa()), Threads(), args.compute.c_str(), static_cast<long long>(args.tokens),
-        args.checkpointing ? "on" : "off", median, seconds.front(), tokens / median,
-        static_cast<double>(PeakMemory()) * 1e-9, loss);
+        "%6lld tokens: %8.2f s a step (fastest %.2f), %7.1f tokens/s, %4.1f %% of %.0f GFLOP/s; "
+        "matrix products %4.1f %%, attention %4.1f %%, rest %4.1f %%; peak memory %.2f GB, loss "
+        "%.4f\n",
+        static_cast<long long>(tokens), t.median, t.fastest, rate, 100 * share, t.peak * 1e-9,
+        100 * t.gemm, 100 * t.attention, 100 * t.rest, static_cast<double>(PeakMemory()) * 1e-9,
+        t.loss);
   }
   if (args.profile && !args.json) {
     std::vector<std::pair<double, std::string>> rows;
-    for (const auto& [name, entry] : ProfileEntries()) rows.emplace_back(entry.seconds, name);
+    double total = 0;
+    for (const auto& [name, entry] : t.entries) {
+      rows.emplace_back(entry.seconds, name);
+      total += entry.seconds;
+    }
     std::sort(rows.rbegin(), rows.rend());
     for (const auto& [time, name] : rows)
-      std::printf("  %-24s %8.3f s %5.1f %%\n", name.c_str(), time, 100 * time / seconds.back());
+      std::printf("  %-24s %8.3f s %5.1f %%\n", name.c_str(), time, 100 * time / total);
   }
+  std::fflush(stdout);
+}
+
+int Run(const StepArgs& args) {
+  LoadedModel loaded = LoadModel(args.model);
+  AdapterConfig config;
+  config.r = args.control ? 1 : args.rank;
+  config.lora_alpha = 32;
+  config.target_modules = {false, {args.control ? "layers.0.self_attn.q_proj" : "text-linear"}};
+  AttachLora(loaded.model, config, 1);
+  StepBench bench(loaded.model, args);
+  const double flops = FlopsPerToken(loaded.model, args.checkpointing);
+  if (!args.json) {
+    std::printf(
+        "%s, %d threads, %s, checkpointing %s, %s, %.2f GFLOP a token\n", IsaName(ActiveIsa()),
+        Threads(), args.compute.c_str(), args.checkpointing ? "on" : "off",
+        args.control ? "control adapter" : StrCat("rank ", args.rank).c_str(), flops * 1e-9);
+  }
+  if (!args.table) {
+    Print(args, args.tokens, flops, bench.Run(args.tokens));
+    return 0;
+  }
+  for (int64_t tokens = 512; tokens <= args.tokens; tokens *= 2)
+    Print(args, tokens, flops, bench.Run(tokens));
   return 0;
 }
 
@@ -128,9 +229,12 @@ int main(int argc, char** argv) {
   app.add_option("--rank", args.rank)->check(CLI::Range(1, 4096));
   app.add_option("--compute", args.compute)->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_flag("--checkpointing", args.checkpointing);
-  app.add_flag("--profile", args.profile);
+  app.add_flag("--control", args.control, "one adapter of rank 1 in the first layer instead");
+  app.add_flag("--table", args.table, "512, 1024, ... tokens, up to --tokens (default 32768)");
+  app.add_flag("--profile", args.profile, "time by op of the last step");
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);
+  if (args.table && app.count("--tokens") == 0) args.tokens = 32768;
   try {
     return lapidary::Run(args);
   } catch (const std::exception& error) {
