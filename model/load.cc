@@ -10,6 +10,7 @@
 #include "model/gguf_source.h"
 #include "model/tensor_names.h"
 #include "quant/safetensors.h"
+#include "quant/units.h"
 
 namespace lapidary {
 namespace {
@@ -122,6 +123,12 @@ class Loader {
       std::memcpy(copy->data(), t.data, t.bytes);
       w.view.data = copy->data();
       w.owner = copy;
+    }
+    if (WantsUnits(w.view)) {
+      OwnedUnits units =
+          MakeUnits(w.view, [&t](int64_t row, int64_t count) { t.DropRows(row, count); });
+      w.view = units.view;
+      w.owner = std::move(units.owner);
     }
     return w;
   }

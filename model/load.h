@@ -36,14 +36,16 @@ int64_t CountNotFinite(const StoredTensor& tensor);
 
 struct LoadedModel {
   Transformer model;
-  std::vector<std::string> warnings;  // one line each, for the command to print
+  std::vector<std::string> warnings;               // one line each, for the command to print
   std::shared_ptr<const GgufTokenizer> tokenizer;  // of a GGUF; null for a folder
   std::string processor_json;                      // of a GGUF
 };
 
-// Matrices stay memory-mapped in their own format; norms, biases and tables of the embedders become
-// float32. Throws Error for missing, misshapen or not finite tensors (of files above 4 GB only what
-// is copied is looked at; `inspect` looks at everything).
+// Matrices stay memory-mapped in their own format, or in units (quant/units.h) where the running
+// instruction set wants them: then in memory, the map's pages dropped as they are consumed. Norms,
+// biases and tables of the embedders become float32. Throws Error for missing, misshapen or not
+// finite tensors (of files above 4 GB only what is copied is looked at; `inspect` looks at
+// everything).
 LoadedModel LoadModel(const std::string& path);
 
 }  // namespace lapidary

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <mutex>
 #include <tuple>
 
 #include "autograd/base/error.h"
@@ -285,15 +286,44 @@ TEST_P(PanelsTest, SameBitsFromUnits) {
   }
 }
 
+// A copy on any number of threads; every row is reported once, after it was copied.
+TEST(Units, CopiesInChunks) {
+  const Quantized w = Quantize(GetFormat("Q6_K"), 10240, 512, 3);  // 4.3 MB: more than a chunk
+  std::vector<uint8_t> expected;
+  for (int threads : {1, 2, 3}) {
+    SetThreads(threads);
+    std::mutex mutex;
+    std::vector<int> seen(w.view.rows);
+    const OwnedUnits units = MakeUnits(w.view, [&](int64_t row, int64_t count) {
+      std::lock_guard<std::mutex> lock(mutex);
+      for (int64_t r = row; r < row + count; ++r) ++seen[r];
+    });
+    EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), w.view.rows);
+    const uint8_t* data = static_cast<const uint8_t*>(units.view.data);
+    const std::vector<uint8_t> bytes(data, data + w.view.rows * w.view.row_bytes);
+    if (expected.empty()) expected = bytes;
+    EXPECT_TRUE(bytes == expected) << threads << " threads";
+    std::vector<float> row(512);
+    DequantizeRows(units.view, 10239, 1, row.data());
+    EXPECT_EQ(std::memcmp(row.data(), w.dense.data() + 10239 * 512, row.size() * 4), 0);
+  }
+  SetThreads(2);
+}
+
 TEST(Units, OnlyWhereTheyFit) {
   const Quantized odd = Quantize(GetFormat("Q4_0"), 48, 64, 1);
-  EXPECT_FALSE(WantsUnits(odd.view, Compute::kBfloat16));
+  EXPECT_FALSE(WantsUnits(odd.view));
   std::vector<uint8_t> out(odd.bytes.size());
   EXPECT_THROW(CopyToUnits(odd.view, 0, 32, out.data()), Error);
   const Quantized other = Quantize(GetFormat("Q8_0"), 64, 64, 1);
-  EXPECT_FALSE(WantsUnits(other.view, Compute::kBfloat16));
+  EXPECT_FALSE(WantsUnits(other.view));
   const Quantized good = Quantize(GetFormat("Q4_0"), 64, 64, 1);
   out.resize(good.bytes.size());
+  for (Isa isa : SupportedIsas()) {
+    SetIsa(isa);
+    EXPECT_EQ(WantsUnits(good.view), isa == Isa::kAvx512Bf16 || isa == Isa::kAmx) << IsaName(isa);
+  }
+  SetIsa(SupportedIsas().front());
   EXPECT_THROW(CopyToUnits(good.view, 16, 32, out.data()), Error);
   EXPECT_THROW(CopyToUnits(good.view, 32, 64, out.data()), Error);
   const Units u = ToUnits(good.view);
