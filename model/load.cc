@@ -86,7 +86,8 @@ void Classify(const TensorSet& set, CheckpointFiles* files) {
 
 class Loader {
  public:
-  Loader(const CheckpointFiles& files, bool check_all) : files_(files), check_all_(check_all) {}
+  Loader(const CheckpointFiles& files, const BaseFormat& base, bool check_all)
+      : files_(files), base_(base), check_all_(check_all) {}
 
   Param LoadParam(const std::string& name) {
     const StoredTensor& t = files_.tensors.at(name);
@@ -107,6 +108,9 @@ class Loader {
 
   Weight LoadWeight(const std::string& name) {
     const StoredTensor& t = files_.tensors.at(name);
+    const Format* format = BaseTensorFormat(
+        base_, files_.config, files_.tensors.count("lm_head.weight") > 0, name, t.cols());
+    if (format && format != t.format) return QuantizeWeight(name, t, *format);
     if (check_all_) {
       const int64_t bad = CountNotFinite(t);
       LAPIDARY_CHECK(bad == 0, name, ": values must be finite; got ", bad,
@@ -143,6 +147,7 @@ class Loader {
 
  private:
   const CheckpointFiles& files_;
+  const BaseFormat& base_;
   const bool check_all_;
 };
 
@@ -233,7 +238,11 @@ int64_t CountNotFinite(const StoredTensor& tensor) {
   return bad;
 }
 
-LoadedModel LoadModel(const std::string& path) {
+LoadedModel LoadModel(const std::string& path, const BaseFormat& base) {
+  CheckBaseFormat(base, path);
+  LAPIDARY_CHECK(base.as_stored() || !EndsWith(path, ".gguf"), path,
+                 ": a GGUF file must be taken in the formats it has; got base_format '", base.mix,
+                 "', embedding_format '", base.embedding, "'; try the Hugging Face folder");
   const CheckpointFiles files = OpenCheckpointFiles(path);
   LAPIDARY_CHECK(files.misshapen.empty(), files.misshapen.front());
   LAPIDARY_CHECK(files.missing.empty(), path, ": must hold ", files.missing.front(),
@@ -251,7 +260,7 @@ LoadedModel LoadModel(const std::string& path) {
   }
   uint64_t bytes = 0;
   for (const auto& [name, tensor] : files.tensors) bytes += tensor.bytes;
-  Loader loader(files, bytes <= kCheckFiniteBytes);
+  Loader loader(files, base, bytes <= kCheckFiniteBytes);
   Transformer& model = loaded.model;
   model.config = files.config;
   model.embed_tokens = loader.LoadWeight("model.language_model.embed_tokens.weight");

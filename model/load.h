@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/gguf_source.h"
+#include "model/quantize_base.h"
 #include "model/transformer.h"
 #include "quant/tensor_file.h"
 
@@ -41,12 +42,13 @@ struct LoadedModel {
   std::string processor_json;                      // of a GGUF
 };
 
-// Matrices stay memory-mapped in their own format, or in units (quant/units.h) where the running
-// instruction set wants them: then in memory, the map's pages dropped as they are consumed. Norms,
-// biases and tables of the embedders become float32. Throws Error for missing, misshapen or not
-// finite tensors (of files above 4 GB only what is copied is looked at; `inspect` looks at
-// everything).
-LoadedModel LoadModel(const std::string& path);
+// Matrices stay memory-mapped in their own format, or are quantized as `base` says; either way they
+// come in units (quant/units.h) where the running instruction set wants them: then in memory, the
+// map's pages dropped as they are consumed. Norms, biases and tables of the embedders become
+// float32. Throws Error for missing, misshapen or not finite tensors (of files above 4 GB only what
+// is copied is looked at; `inspect` looks at everything), and for a GGUF file, which has its
+// formats, if `base` names one.
+LoadedModel LoadModel(const std::string& path, const BaseFormat& base = {});
 
 }  // namespace lapidary
 

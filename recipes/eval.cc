@@ -21,6 +21,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct EvalArgs {
+  BaseFormat base;
   std::string model, adapter, tokens, save_logits;
   std::string compute = "bfloat16", image_mask = "sliding_only", on_error = "stop";
   std::string empty_thought = "insert", on_too_long = "error";
@@ -125,7 +126,7 @@ void RunEval(const EvalArgs& args) {
                  "--loss-chunk: must be a multiple of 64; got ", args.loss_chunk);
   std::shared_ptr<const Dataset> dataset;
   if (!args.data.empty()) dataset = Dataset::Open(args.data);
-  Bundle bundle = OpenBundle(args.model, args.adapter);
+  Bundle bundle = OpenBundle(args.model, args.adapter, args.base);
   for (const std::string& warning : bundle.warnings) {
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
   }
@@ -182,6 +183,10 @@ void AddEval(CLI::App& cli) {
   app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)")
       ->required();
   app->add_option("--adapter", a->adapter, "PEFT folder to apply");
+  app->add_option("--base-format", a->base.mix,
+                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
+  app->add_option("--embedding-format", a->base.embedding,
+                  "the same for the embedding and the head alone: q6_k, bf16, ...");
   app->add_option("--data", a->data, "JSON Lines file with records; repeatable");
   app->add_option("--tokens", a->tokens, "JSON file with a list of lists of token ids");
   app->add_option("--save-logits", a->save_logits,

@@ -22,6 +22,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct GenerateArgs {
+  BaseFormat base;
   std::string model, adapter, prompt, messages, record, system, compute = "bfloat16",
                                                                 image_mask = "sliding_only";
   std::vector<std::string> images, audios, videos;
@@ -145,7 +146,7 @@ void RunGenerate(const GenerateArgs& args) {
   const int given = !args.prompt.empty() + !args.messages.empty() + !args.record.empty();
   LAPIDARY_CHECK(given == 1,
                  "generate: one of --prompt, --messages and --record must be given; got ", given);
-  Bundle bundle = OpenBundle(args.model, args.adapter);
+  Bundle bundle = OpenBundle(args.model, args.adapter, args.base);
   for (const std::string& warning : bundle.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
   const Tokenizer& tokenizer = bundle.RequireTokenizer();
@@ -197,6 +198,10 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)")
       ->required();
   app->add_option("--adapter", a->adapter, "PEFT folder to apply");
+  app->add_option("--base-format", a->base.mix,
+                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
+  app->add_option("--embedding-format", a->base.embedding,
+                  "the same for the embedding and the head alone: q6_k, bf16, ...");
   app->add_option("--prompt", a->prompt, "what the user says");
   app->add_option("--system", a->system, "system text in front of --prompt");
   app->add_option("--messages", a->messages,

@@ -136,8 +136,8 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path) {
   return std::make_unique<Tokenizer>(ParseTokenizerJson(ReadFile(file, kSideFileLimit), file));
 }
 
-Bundle OpenBundle(const std::string& path, const std::string& adapter) {
-  LoadedModel loaded = LoadModel(path);
+Bundle OpenBundle(const std::string& path, const std::string& adapter, const BaseFormat& base) {
+  LoadedModel loaded = LoadModel(path, base);
   Bundle bundle;
   bundle.path = path;
   bundle.warnings = std::move(loaded.warnings);

@@ -10,6 +10,7 @@
 
 #include "data/media_config.h"
 #include "data/tokenizer.h"
+#include "model/quantize_base.h"
 #include "model/transformer.h"
 
 namespace lapidary {
@@ -39,8 +40,9 @@ struct Bundle {
 };
 
 // `path`: a Hugging Face folder or a *.gguf text model with its mmproj beside it. `adapter`: a PEFT
-// folder to attach for evaluation, or "".
-Bundle OpenBundle(const std::string& path, const std::string& adapter = "");
+// folder to attach for evaluation, or "". `base`: how the matrices are kept (folders only).
+Bundle OpenBundle(const std::string& path, const std::string& adapter = "",
+                  const BaseFormat& base = {});
 
 // The tokenizer alone, of either kind of model. Throws Error if there is none.
 std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path);

@@ -7,6 +7,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "model/quantize_base.h"
 #include "train/config_fields.h"
 
 namespace lapidary {
@@ -166,6 +167,10 @@ class Reader {
   void Read(const std::string& key, const Json& value, std::string& field, const TextRule&) {
     if (key == "resume_from_checkpoint" && (value.is_boolean() || value.is_null())) {
       field = value.is_boolean() && value.get<bool>() ? "latest" : "";
+      return;
+    }
+    if (value.is_null() && (key == "base_format" || key == "embedding_format")) {
+      field.clear();
       return;
     }
     if (!value.is_string()) Bad(origin_, key, "a string", value);
@@ -358,6 +363,11 @@ void CheckWhole(TrainConfig& c, const Origin& origin) {
   need("model_name_or_path", !c.model_name_or_path.empty(), "the folder of a checkpoint");
   need("dataset.train", set(c.train_files), "\"dataset\": {\"train\": \"my.jsonl\"}");
   need("output_dir", !c.output_dir.empty(), "a new folder");
+  CheckBaseFormat({c.base_format, c.embedding_format}, origin.Of("base_format"));
+  LAPIDARY_CHECK(
+      c.lora || (c.base_format.empty() && c.embedding_format.empty()), origin.Of("base_format"),
+      ": 'base_format' must be null in full fine-tuning, which trains the matrices; got '",
+      c.base_format, "', embedding_format '", c.embedding_format, "'; try lora");
   if (c.learning_rate == 0) c.learning_rate = c.lora ? 2e-4 : 2e-5;
   LAPIDARY_CHECK(c.adam_beta1 < 1, origin.Of("adam_beta1"), ": 'adam_beta1' must be below 1; got ",
                  c.adam_beta1);

@@ -24,6 +24,9 @@ struct TrainConfig {
   std::string resume_from_checkpoint;  // "": no; "latest"; or a checkpoint folder
   bool overwrite_output_dir = false;
 
+  // How a Hugging Face base is kept in memory (model/quantize_base.h); "": as stored.
+  std::string base_format, embedding_format;
+
   // LoRA; absent: full fine-tuning.
   std::optional<AdapterConfig> lora;
   // Full fine-tuning: the type of the tensors in the checkpoint's model.safetensors.

@@ -31,6 +31,10 @@ template <class Config, class Visit>
 void VisitTrainFields(Config& c, Visit&& visit) {
   visit("model_name_or_path", c.model_name_or_path, TextRule{true},
         "the base: a Hugging Face folder or a .gguf file");
+  visit("base_format", c.base_format, TextRule{},
+        "quantize a folder's base while loading: q4_0, q4_k_m, ...; null: as stored");
+  visit("embedding_format", c.embedding_format, TextRule{},
+        "the same for the embedding and the head: q6_k, bf16, ...; null: as base_format says");
   visit("dataset.train", c.train_files, TextRule{true}, "file or list of files to train on");
   visit("dataset.eval", c.eval_files, TextRule{}, "held-out file or files");
   visit("output_dir", c.output_dir, TextRule{true}, "folder of checkpoints, metrics and report");

@@ -78,6 +78,8 @@ Json RunCard(const TrainConfig& config, const TrainSummary& summary) {
       {"steps", summary.steps},
       {"base", {{"path", config.model_name_or_path}, {"sha256", base}, {"whole", whole}}},
   };
+  if (!config.base_format.empty()) card["base"]["base_format"] = config.base_format;
+  if (!config.embedding_format.empty()) card["base"]["embedding_format"] = config.embedding_format;
   Json data = Json::array();
   for (const auto* files : {&config.train_files, &config.eval_files}) {
     for (const std::string& file : *files) {

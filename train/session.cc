@@ -80,7 +80,7 @@ Session::Session(const TrainConfig& c, const OutputFolder& output, const Problem
 }
 
 void Session::OpenModel(const OutputFolder& output) {
-  bundle = OpenBundle(config.model_name_or_path);
+  bundle = OpenBundle(config.model_name_or_path, "", {config.base_format, config.embedding_format});
   warnings.insert(warnings.end(), bundle.warnings.begin(), bundle.warnings.end());
   bundle.RequireTokenizer();
   Transformer& model = bundle.model;

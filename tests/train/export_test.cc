@@ -14,6 +14,7 @@
 #include "autograd/base/float16.h"
 #include "autograd/base/parallel.h"
 #include "model/gguf_source.h"
+#include "model/quant_mix.h"
 #include "model/tensor_names.h"
 #include "quant/gguf.h"
 #include "quant/safetensors.h"
@@ -58,16 +59,16 @@ TEST(ExportGolden, GgufEqualsTheInventories) {
   for (const std::string& root : golden::Find("gguf")) {
     const TempFolder out;
     std::vector<ExportOutput> outputs;
-    for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0"}) {
-      outputs.push_back({StrCat("gguf:", type), out / StrCat(type, ".gguf")});
-    }
+    for (const QuantMix& mix : QuantMixes())
+      outputs.push_back({StrCat("gguf:", mix.name), out / StrCat(mix.name, ".gguf")});
     Export(Request(root + "/hf", outputs));
-    for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0"}) {
+    for (const QuantMix& mix : QuantMixes()) {
+      const std::string type = mix.name;
       for (const auto& [kind, file] : {std::pair{"text", out / StrCat(type, ".gguf")},
                                        {"mmproj", out / StrCat("mmproj-", type, ".gguf")}}) {
-        // llama-quantize makes no mmproj of its own: ours beside q4_0 is the bf16 one.
-        const std::string name =
-            kind == std::string("mmproj") && type == std::string("q4_0") ? "bf16" : type;
+        // llama-quantize makes no mmproj of its own: ours beside other types is the bf16 one.
+        const bool own = type == "f32" || type == "f16" || type == "q8_0";
+        const std::string name = kind == std::string("mmproj") && !own ? "bf16" : type;
         const std::string inventory = StrCat(root, "/inventory/", kind, "-", name, ".json");
         if (!fs::exists(inventory)) {
           std::printf("absent: %s\n", inventory.c_str());

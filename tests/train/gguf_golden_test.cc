@@ -215,69 +215,6 @@ TEST(GgufGolden, AdaptersOfTheConverter) {
   ExpectCompared(cases, there, "adapters in golden/gguf");
 }
 
-// The files of types that the exporter does not write (iq4_nl, q4_k_m, ...): their keys, and those
-// of their tensors whose type is known.
-TEST(GgufGolden, InventoriesOfOtherTypes) {
-  const std::set<std::string> written = {"f32", "f16", "bf16", "q8_0", "q4_0"};
-  // By the type of the file, and as train/export/gguf_metadata.h says.
-  const std::set<std::string> differ = {"general.file_type", "general.name",
-                                        "tokenizer.ggml.eot_token_id"};
-  int cases = 0;
-  bool there = false;
-  for (const std::string& root : golden::Find("gguf")) {
-    if (!fs::exists(root + "/inventory")) {
-      std::printf("absent: %s/inventory\n", root.c_str());
-      continue;
-    }
-    const TempFolder out;
-    ExportRequest request;
-    request.model = root + "/hf";
-    request.outputs = {{"gguf:f32", out / "m.gguf"}};
-    Export(request);
-    const GgufFile file = GgufFile::Open(out / "m.gguf");
-    for (const auto& entry : fs::directory_iterator(root + "/inventory")) {
-      const std::string path = entry.path().string(), name = entry.path().stem().string();
-      if (name.rfind("text-", 0) != 0 || written.contains(name.substr(5))) continue;
-      there = true;
-      const json inventory = json::parse(ReadFile(path));
-      int keys = 0, equal = 0, later = 0;
-      for (const auto& [key, value] : file.keys()) {
-        if (differ.contains(key)) continue;
-        ASSERT_TRUE(inventory["keys"].contains(key)) << path << ": " << key;
-        const json& want = inventory["keys"][key];
-        if (!want.contains("value") || value.is_array) continue;
-        if (value.is_string()) {
-          EXPECT_EQ(want["value"], value.strings[0]) << path << ": " << key;
-        } else if (value.is_float()) {
-          EXPECT_EQ(want["value"].get<float>(), static_cast<float>(value.floats[0])) << key;
-        } else if (value.type != GgufType::kBool) {
-          EXPECT_EQ(want["value"].get<int64_t>(), value.ints[0]) << path << ": " << key;
-        }
-        ++keys;
-      }
-      EXPECT_EQ(inventory["tensors"].size(), file.tensors().tensors().size()) << path;
-      for (const StoredTensor& tensor : file.tensors().tensors()) {
-        ASSERT_TRUE(inventory["tensors"].contains(tensor.name)) << path << ": " << tensor.name;
-        const json& want = inventory["tensors"][tensor.name];
-        EXPECT_EQ(want["ne"],
-                  json(std::vector<int64_t>(tensor.shape.rbegin(), tensor.shape.rend())));
-        if (FindFormat(want["type"].get<std::string>()) == nullptr) {
-          ++later;
-          continue;
-        }
-        const std::vector<uint8_t> bytes = Converted(tensor, want["type"]);
-        EXPECT_EQ(Hash(bytes.data(), bytes.size()), want["sha256"]) << path << ": " << tensor.name;
-        ++equal;
-      }
-      std::printf("%s: %d keys and %d tensors compared, %d tensors of types not yet done\n",
-                  path.c_str(), keys, equal, later);
-      EXPECT_GT(keys + equal, 0) << path;
-      ++cases;
-    }
-  }
-  ExpectCompared(cases, there, "inventories of other types");
-}
-
 // llama.cpp's own files as our reader sees them, of any type.
 TEST(GgufGolden, OfficialFilesAreRead) {
   int cases = 0;

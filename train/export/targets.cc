@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "autograd/base/error.h"
+#include "model/quant_mix.h"
 #include "train/export/gguf_metadata.h"
 
 namespace lapidary {
@@ -13,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 const TensorShape kScalarShape = {1};
+constexpr std::string_view kGguf = "gguf:";
 
 // Scalars of old checkpoints are written as [1], as the catalog has them.
 const TensorShape& ShapeOf(const StoredTensor& tensor) {
@@ -81,40 +83,30 @@ OutputPlan PlanPeft(const PlanInput& input, const ExportTarget& target, const st
 // ---- gguf
 // ---------------------------------------------------------------------------------------------------------------
 
-// The types of one target (formats.md 3.5), as llama.cpp's converter and quantizer choose them.
-struct GgufKind {
-  const char* target;
-  int64_t file_type;   // general.file_type of the text file
-  const char* matrix;  // matrices of the text file
-  const char*
-      head;  // the matrix of the head: output.weight, or token_embd.weight where the head is tied
-  int64_t mmproj_file_type;  // and of the mmproj
-  const char* projection;    // mm.*.input_projection.weight
-  const char* patch;         // v.patch_embd.weight, never quantized
+// The mmproj beside a text file (formats.md 2.6): as llama.cpp's converter writes it for the plain
+// types; block formats have one in bf16, but Q8_0, which the converter writes itself, goes into the
+// projections too.
+struct MmprojKind {
+  int64_t file_type;
+  const char* projection;  // mm.*.input_projection.weight
+  const char* patch;       // v.patch_embd.weight, never quantized
 };
-constexpr GgufKind kGgufKinds[] = {
-    {"gguf:f32", 0, "F32", "F32", 0, "F32", "F32"},
-    {"gguf:f16", 1, "F16", "F16", 1, "F16", "F16"},
-    {"gguf:bf16", 32, "BF16", "BF16", 32, "BF16", "F32"},
-    {"gguf:q8_0", 7, "Q8_0", "Q8_0", 7, "Q8_0", "F32"},
-    {"gguf:q4_0", 2, "Q4_0", "Q6_K", 32, "BF16", "F32"},
-};
-
-// llama.cpp's fallbacks for rows that are not whole blocks.
-const Format& FormatForRows(const char* wanted, int64_t cols) {
-  const Format* format = &GetFormat(wanted);
-  if (cols % format->block_size != 0 && format->block_size == 256) format = &GetFormat("Q8_0");
-  if (cols % format->block_size != 0) format = &GetFormat("F16");
-  return *format;
+MmprojKind MmprojOf(const QuantMix& mix) {
+  const std::string_view name = mix.name;
+  if (name == "f32") return {0, "F32", "F32"};
+  if (name == "f16") return {1, "F16", "F16"};
+  if (name == "q8_0") return {7, "Q8_0", "F32"};
+  return {32, "BF16", "F32"};
 }
 
-const Format& GgufFormat(const GgufKind& kind, const GgufTensorPlace& place,
-                         const StoredTensor& tensor, bool untied) {
+const Format& GgufFormat(const QuantMix& mix, const ModelConfig& config, const std::string& name,
+                         const GgufTensorPlace& place, const StoredTensor& tensor, bool untied) {
   if (tensor.shape.size() != 2) return GetFormat("F32");
-  if (place.name == "v.patch_embd.weight") return FormatForRows(kind.patch, tensor.cols());
-  if (place.mmproj) return FormatForRows(kind.projection, tensor.cols());
-  const bool head = place.name == (untied ? "output.weight" : "token_embd.weight");
-  return FormatForRows(head ? kind.head : kind.matrix, tensor.cols());
+  const MmprojKind mmproj = MmprojOf(mix);
+  if (place.name == "v.patch_embd.weight")
+    return FormatForRows(GetFormat(mmproj.patch), tensor.cols());
+  if (place.mmproj) return FormatForRows(GetFormat(mmproj.projection), tensor.cols());
+  return MixFormat(mix, config, untied, name, tensor.cols());
 }
 
 void AddPlanned(PlannedFile& file, const std::string& name, const TensorShape& shape,
@@ -133,10 +125,7 @@ int64_t Parameters(const PlannedFile& file) {
 OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const std::string& path) {
   LAPIDARY_CHECK(fs::path(path).extension() == ".gguf",
                  "export: a GGUF file must be named *.gguf; got ", path);
-  const GgufKind* kind = nullptr;
-  for (const GgufKind& row : kGgufKinds) {
-    if (std::string_view(row.target) == target.name) kind = &row;
-  }
+  const QuantMix& mix = FindQuantMix(std::string_view(target.name).substr(kGguf.size()), "export");
   const ModelConfig& config = input.base.config;
   const bool untied = input.base.tensors.count("lm_head.weight") > 0;
   OutputPlan plan{target.name, path, false, {}, {}};
@@ -151,13 +140,14 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
     TensorShape shape = ShapeOf(tensor);
     if (place->layout == GgufLayout::kSwapTables) std::swap(shape[0], shape[1]);
     AddPlanned(place->mmproj ? mmproj : text, place->name, shape,
-               {name, {}, &GgufFormat(*kind, *place, tensor, untied), place->layout});
+               {name, {}, &GgufFormat(mix, config, name, *place, tensor, untied), place->layout});
   }
   const GgufMetadata metadata = ReadGgufMetadata(input.folder, config);
-  text.manifest.keys = TextKeys(metadata, config, Parameters(text), kind->file_type);
+  text.manifest.keys = TextKeys(metadata, config, Parameters(text), mix.file_type);
   plan.files.push_back(std::move(text));
   if (config.has_vision || config.has_audio) {
-    mmproj.manifest.keys = MmprojKeys(metadata, config, Parameters(mmproj), kind->mmproj_file_type);
+    mmproj.manifest.keys =
+        MmprojKeys(metadata, config, Parameters(mmproj), MmprojOf(mix).file_type);
     plan.files.push_back(std::move(mmproj));
   }
   return plan;
@@ -166,17 +156,24 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
 }  // namespace
 
 const std::vector<ExportTarget>& ExportTargets() {
-  static const std::vector<ExportTarget> targets = {
-      {"safetensors", "a folder for Transformers: merged weights in bf16, tokenizer, configuration",
-       PlanSafetensors},
-      {"peft", "a folder with the adapter alone", PlanPeft},
-      {"gguf:f32", "for llama.cpp: the text model, and mmproj-NAME.gguf beside it; float32",
-       PlanGguf},
-      {"gguf:f16", "the same in float16", PlanGguf},
-      {"gguf:bf16", "the same in bfloat16: lossless for a bf16 checkpoint", PlanGguf},
-      {"gguf:q8_0", "the same in 8 bits", PlanGguf},
-      {"gguf:q4_0", "the same in 4 bits, the embedding in 6 (Q6_K), mmproj in bf16", PlanGguf},
-  };
+  static const std::vector<ExportTarget> targets = [] {
+    std::vector<ExportTarget> rows = {
+        {"safetensors",
+         "a folder for Transformers: merged weights in bf16, tokenizer, configuration",
+         PlanSafetensors},
+        {"peft", "a folder with the adapter alone", PlanPeft},
+    };
+    for (const QuantMix& mix : QuantMixes()) {
+      const bool first = rows.size() == 2;
+      rows.push_back({StrCat(kGguf, mix.name),
+                      StrCat(first ? "for llama.cpp: the text model, and mmproj-NAME.gguf beside "
+                                     "it; "
+                                   : "the same, ",
+                             mix.help),
+                      PlanGguf});
+    }
+    return rows;
+  }();
   return targets;
 }
 

@@ -51,8 +51,8 @@ struct PlanInput {
 };
 
 struct ExportTarget {
-  const char* name;  // as the user writes it: "gguf:q4_0"
-  const char* help;
+  std::string name;  // as the user writes it: "gguf:q4_0"
+  std::string help;
   // Throws Error if the base cannot be written this way.
   OutputPlan (*plan)(const PlanInput& input, const ExportTarget& target, const std::string& path);
 };
