@@ -1,0 +1,257 @@
+// Quantized bases: GGUF files of every mix, and Hugging Face folders quantized while loading. Both
+// hold the same bytes; logits and gradients are those of the same numbers in float32; training on
+// them gives the same adapter.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "autograd/base/parallel.h"
+#include "model/adapt.h"
+#include "model/load.h"
+#include "model/quant_mix.h"
+#include "quant/format.h"
+#include "quant/gguf.h"
+#include "tests/model/golden_batch.h"
+#include "tests/train/tiny_run.h"
+#include "train/bundle.h"
+#include "train/export/export.h"
+
+namespace lapidary {
+namespace {
+
+const tiny::RunPlace& Place() {
+  static const tiny::RunPlace place;
+  return place;
+}
+
+// The tiny model, and its GGUF files of all mixes.
+std::string GgufPath(const std::string& mix) {
+  static const std::string folder = [] {
+    const std::string out = Place().path() + "/gguf";
+    ExportRequest request;
+    request.model = Place().path() + "/base";
+    for (const QuantMix& m : QuantMixes())
+      request.outputs.push_back({StrCat("gguf:", m.name), StrCat(out, "/", m.name, ".gguf")});
+    Export(request);
+    return out;
+  }();
+  return StrCat(folder, "/", mix, ".gguf");
+}
+
+std::map<std::string, const Weight*> Matrices(Transformer& model) {
+  std::map<std::string, const Weight*> all = {{model.embed_tokens.name, &model.embed_tokens}};
+  ForEachLinear(model, [&](Linear& linear) { all[linear.w.name] = &linear.w; });
+  return all;
+}
+
+bool IsText(const std::string& name) { return name.rfind("model.language_model.", 0) == 0; }
+
+// Replaces every matrix by its values in float32.
+void Expand(Transformer& model) {
+  const auto expand = [](Weight& w) {
+    auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(w.rows() * w.cols()));
+    DequantizeRows(w.view, 0, w.rows(), values->data());
+    w.view = {kFormatF32, w.rows(), w.cols(), values->data(), w.cols() * 4};
+    w.owner = values;
+  };
+  expand(model.embed_tokens);
+  ForEachLinear(model, [&](Linear& linear) { expand(linear.w); });
+}
+
+struct Outcome {
+  std::vector<float> logits;
+  double loss = 0;
+  std::vector<std::vector<float>> gradients;  // of the adapters
+};
+
+// Logits of 70 tokens, and loss and adapter gradients for them.
+Outcome OutcomeOf(Transformer& model) {
+  AdapterConfig adapter;
+  adapter.r = 2;
+  adapter.lora_alpha = 4;
+  adapter.target_modules.names = {"text-linear"};
+  AttachLora(model, adapter, 3);
+  uint64_t counter = 0;
+  const std::vector<Param*> params = TrainableParams(model);
+  for (Param* p : params) {  // B starts at zero, which would hide A's gradient
+    for (int64_t i = 0; i < p->value.size(); ++i)
+      p->value.data()[i] = 0.05f * RandomNormal({5, 0, 0}, counter++);
+  }
+  ModelInput input;
+  const int64_t n = 70;
+  std::vector<int32_t> targets;
+  for (int64_t i = 0; i < n; ++i) {
+    input.ids.push_back(
+        static_cast<int32_t>(RandomBelow({9, 0, 0}, static_cast<uint64_t>(i), 2000)));
+    targets.push_back(static_cast<int32_t>(RandomBelow({8, 0, 0}, static_cast<uint64_t>(i), 2000)));
+  }
+  input.types.assign(static_cast<size_t>(n), 0);
+  Tape tape;
+  ForwardOptions options;
+  const Var hidden = Forward(model, tape, input, options);
+  Outcome out;
+  const Tensor logits =
+      Logits(hidden.value(), model.head().Current(),
+             static_cast<float>(model.config.text.final_logit_softcapping), Compute::kFloat32);
+  out.logits.assign(logits.data(), logits.data() + logits.size());
+  TokenStats stats;
+  const Var loss = LossSum(model, hidden, targets, std::vector<float>(static_cast<size_t>(n), 1.0f),
+                           Compute::kFloat32, 64, &stats);
+  tape.Backward(loss);
+  out.loss = loss.value().data()[0];
+  for (const Param* p : params) {
+    out.gradients.emplace_back(p->grad.data(), p->grad.data() + p->grad.size());
+  }
+  return out;
+}
+
+// Limits of the golden set for float32: logits 2e-4, gradients 1e-4.
+void ExpectSame(const Outcome& got, const Outcome& want, const std::string& what) {
+  ASSERT_EQ(got.logits.size(), want.logits.size()) << what;
+  EXPECT_LE(golden::MaxAbs(got.logits.data(), want.logits.data(),
+                           static_cast<int64_t>(want.logits.size())),
+            2e-4)
+      << what;
+  EXPECT_NEAR(got.loss, want.loss, 1e-5 * std::fabs(want.loss)) << what;
+  ASSERT_EQ(got.gradients.size(), want.gradients.size()) << what;
+  for (size_t i = 0; i < want.gradients.size(); ++i) {
+    EXPECT_LE(golden::RelativeL2(got.gradients[i].data(), want.gradients[i].data(),
+                                 want.gradients[i].size()),
+              1e-4)
+        << what << ", adapter " << i;
+  }
+}
+
+TEST(QuantizedBase, FilesAndFoldersHoldTheSameBytes) {
+  for (const QuantMix& mix : QuantMixes()) {
+    LoadedModel file = LoadModel(GgufPath(mix.name));
+    LoadedModel folder = LoadModel(Place().path() + "/base", {mix.name, ""});
+    const auto want = Matrices(file.model), got = Matrices(folder.model);
+    ASSERT_EQ(got.size(), want.size());
+    for (const auto& [name, weight] : want) {
+      if (!IsText(name)) continue;
+      const Weight& other = *got.at(name);
+      ASSERT_EQ(other.view.format, weight->view.format) << mix.name << " " << name;
+      ASSERT_EQ(other.view.row_bytes, weight->view.row_bytes);
+      EXPECT_EQ(std::memcmp(other.view.data, weight->view.data,
+                            static_cast<size_t>(weight->rows() * weight->view.row_bytes)),
+                0)
+          << mix.name << " " << name;
+    }
+  }
+}
+
+TEST(QuantizedBase, LogitsAndGradientsOfEveryMix) {
+  for (const QuantMix& mix : QuantMixes()) {
+    LoadedModel blocks = LoadModel(GgufPath(mix.name));
+    LoadedModel values = LoadModel(GgufPath(mix.name));
+    Expand(values.model);
+    ExpectSame(OutcomeOf(blocks.model), OutcomeOf(values.model), mix.name);
+  }
+}
+
+TEST(QuantizedBase, EmbeddingsOfEveryFormat) {
+  for (const Format* format : AllFormats()) {
+    if (format->id == FindFormat("F64")->id) continue;
+    const BaseFormat base = {"q4_0", format->name};
+    LoadedModel blocks = LoadModel(Place().path() + "/base", base);
+    EXPECT_EQ(blocks.model.embed_tokens.view.format, format->id);
+    EXPECT_EQ(blocks.model.layers[0].up_proj.w.view.format, FindFormat("Q4_0")->id);
+    LoadedModel values = LoadModel(Place().path() + "/base", base);
+    Expand(values.model);
+    ExpectSame(OutcomeOf(blocks.model), OutcomeOf(values.model), format->name);
+  }
+}
+
+TEST(QuantizedBase, SameBytesForAnyThreadCount) {
+  const int before = Threads();
+  const CheckpointFiles files = OpenCheckpointFiles(Place().path() + "/base");
+  const StoredTensor& tensor =
+      files.tensors.at("model.language_model.layers.0.mlp.gate_proj.weight");
+  std::vector<uint8_t> reference;
+  for (const int threads : {1, 2, 3}) {
+    SetThreads(threads);
+    const Weight w = QuantizeWeight("gate", tensor, GetFormat("q5_k"));
+    const auto* bytes = static_cast<const uint8_t*>(w.view.data);
+    const std::vector<uint8_t> got(bytes, bytes + w.rows() * w.view.row_bytes);
+    if (reference.empty()) reference = got;
+    EXPECT_EQ(got, reference) << threads;
+  }
+  SetThreads(before);
+}
+
+// The same data, the same adapter: from a GGUF base, and from a folder quantized while loading.
+TEST(QuantizedBase, TrainingGivesTheSameAdapter) {
+  for (const char* mix : {"q4_0", "q4_k_m"}) {
+    const auto run = [&](const std::string& out, std::vector<std::string> set) {
+      set.insert(set.end(), {"num_train_epochs=4", "lora.lora_dropout=0", "save_steps=0"});
+      const TrainSummary summary = Train(Place().Config(out, set), {});
+      std::vector<double> losses;
+      for (const auto& line : summary.log)
+        if (line.contains("loss")) losses.push_back(line["loss"]);
+      EXPECT_GE(losses.size(), 10u);
+      for (const double loss : losses) EXPECT_TRUE(std::isfinite(loss));
+      EXPECT_LT(losses.back(), 0.85 * losses.front()) << mix;
+      EXPECT_TRUE(std::filesystem::exists(Place().path() + "/" + out + "/adapter_config.json"));
+      return HashFile(Place().path() + "/" + out + "/adapter_model.safetensors");
+    };
+    const std::string file =
+        run(StrCat("from-gguf-", mix), {"model_name_or_path=" + GgufPath(mix)});
+    const std::string folder =
+        run(StrCat("from-folder-", mix), {StrCat("base_format=", mix), "embedding_format=null"});
+    EXPECT_EQ(file, folder) << mix;
+  }
+}
+
+TEST(QuantizedBase, Refusals) {
+  const auto message = [](const auto& f) -> std::string {
+    try {
+      f();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const std::string base = Place().path() + "/base";
+  EXPECT_NE(message([&] {
+              LoadModel(base, {"q9_9", ""});
+            }).find("'base_format': must be a known quantization; got 'q9_9'; try one of f32"),
+            std::string::npos);
+  EXPECT_NE(message([&] {
+              LoadModel(base, {"", "q9_9"});
+            }).find("'embedding_format' must be"),
+            std::string::npos);
+  EXPECT_NE(message([&] {
+              LoadModel(GgufPath("q4_0"), {"q8_0", ""});
+            }).find("must be taken in the formats it has"),
+            std::string::npos);
+  EXPECT_NE(message([&] {
+              Place().Config("x", {"base_format=q4_0", "lora=null"});
+            }).find("'base_format' must be null in full fine-tuning"),
+            std::string::npos);
+  // Not finite, and too large for the format.
+  std::vector<float> values(2 * 256, 0.5f);
+  StoredTensor tensor;
+  tensor.name = "w";
+  tensor.dtype = "F32";
+  tensor.format = FindFormat("F32");
+  tensor.shape = {2, 256};
+  tensor.data = reinterpret_cast<const uint8_t*>(values.data());
+  tensor.bytes = values.size() * 4;
+  values[300] = std::nanf("");
+  EXPECT_NE(message([&] {
+              QuantizeWeight("w", tensor, GetFormat("q4_k"));
+            }).find("w: values must be finite; got inf in row 1"),
+            std::string::npos);
+  values[300] = 1e9f;
+  EXPECT_NE(message([&] {
+              QuantizeWeight("w", tensor, GetFormat("q4_k"));
+            }).find("w: values must fit Q4_K"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace lapidary
