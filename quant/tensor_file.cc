@@ -39,6 +39,10 @@ void StoredTensor::ReadRows(int64_t row, int64_t count, float* out) const {
                  dtype);
   LAPIDARY_CHECK(row >= 0 && count >= 0 && row <= rows() && count <= rows() - row, "'", name,
                  "': rows must lie inside the tensor; got ", row, " + ", count, " of ", rows());
+  if (make_rows) {
+    make_rows(row, count, out);
+    return;
+  }
   const int64_t row_bytes = FormatBytes(*format, cols());
   // A row of whole blocks follows the last one without a gap, so a range of rows is one run of
   // blocks.

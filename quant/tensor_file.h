@@ -6,6 +6,7 @@
 #define LAPIDARY_QUANT_TENSOR_FILE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,7 +25,8 @@ std::string ShapeText(const TensorShape& shape);  // "[2, 3]"
 // of 63 bits.
 int64_t ElementCount(const TensorShape& shape, const std::string& where);
 
-// Valid while its file is open (`file`, or whoever owns `data`, keeps it so).
+// Valid while its file is open (`file`, or whoever owns `data`, keeps it so), or a tensor that lies
+// nowhere and whose rows are made when they are read (`make_rows`).
 struct StoredTensor {
   std::string name;
   std::string dtype;               // as the file spells it: "BF16", "Q4_0", "I64"
@@ -34,6 +36,9 @@ struct StoredTensor {
   const uint8_t* data = nullptr;  // not necessarily aligned
   uint64_t bytes = 0;
   std::shared_ptr<const MappedFile> file;  // null if `data` is not a mapped file
+  // Set: `data` is null, and this writes rows [row, row + count) to out[count * cols()].
+  // Thread-safe.
+  std::function<void(int64_t row, int64_t count, float* out)> make_rows;
 
   int64_t elements() const;
   // A tensor is rows() x cols(): cols is the last axis (1 for a scalar), rows the product of the

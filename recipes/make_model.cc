@@ -51,14 +51,15 @@ void RunMakeModel(MakeModelArgs args) {
                                                 {"parameters", parameters},
                                                 {"layers", config.num_layers()},
                                                 {"seed", args.options.seed},
-                                                {"dtype", "BF16"}})
+                                                {"format", args.options.format}})
                             .dump()
                             .c_str());
     return;
   }
-  std::printf("%s: %s parameters in %lld layers, random (seed %llu), bf16\n", args.out.c_str(),
+  std::printf("%s: %s parameters in %lld layers, random (seed %llu), %s\n", args.out.c_str(),
               CountText(parameters).c_str(), static_cast<long long>(config.num_layers()),
-              static_cast<unsigned long long>(args.options.seed));
+              static_cast<unsigned long long>(args.options.seed),
+              args.options.format == "safetensors" ? "bf16" : args.options.format.c_str());
 }
 
 }  // namespace
@@ -69,6 +70,10 @@ void AddMakeModel(CLI::App& cli) {
   auto args = std::make_shared<MakeModelArgs>();
   app->add_option("--out", args->out, "folder to write")->required();
   app->add_option("--shape", args->shape, "tiny, 12b, or a config.json")->capture_default_str();
+  app->add_option("--format", args->options.format,
+                  "safetensors: a Hugging Face folder in bf16; gguf:q4_0, gguf:q4_k_m, ...: "
+                  "model.gguf and mmproj-model.gguf, the same values quantized")
+      ->capture_default_str();
   app->add_option("--layers", args->layers, "number of layers instead of the shape's own")
       ->check(CLI::Range(1, 4096));
   app->add_option("--config", args->config, "a config.json to follow instead of a shape");

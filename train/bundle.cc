@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <unordered_set>
 
 #include "autograd/base/error.h"
@@ -26,31 +27,40 @@ std::string ReadIfExists(const std::string& path) {
   return std::filesystem::exists(path) ? ReadFile(path, kSideFileLimit) : std::string();
 }
 
-// GGUF writes a merge as "left right" and a space inside a part as U+0120.
-std::string MergePart(std::string part, const std::unordered_set<std::string>& known) {
-  if (known.count(part)) return part;
-  const std::string mark = "\xc4\xa0";
-  for (size_t at = part.find(mark); at != std::string::npos; at = part.find(mark, at + 1))
-    part.replace(at, mark.size(), " ");
-  return part;
+// GGUF writes a merge as "left right" and a space inside a part as U+0120. A part that is a token
+// as it stands is left alone.
+constexpr std::string_view kSpaceInMerge = "\xc4\xa0";
+
+std::string MergePart(std::string_view part, const std::unordered_set<std::string_view>& marked) {
+  std::string out(part);
+  if (marked.count(part)) return out;
+  for (size_t at = out.find(kSpaceInMerge); at != std::string::npos;
+       at = out.find(kSpaceInMerge, at + 1))
+    out.replace(at, kSpaceInMerge.size(), " ");
+  return out;
 }
 
-TokenizerSpec SpecFromGguf(const GgufTokenizer& gguf, const std::string& where) {
+TokenizerSpec SpecFromGguf(GgufTokenizer gguf, const std::string& where) {
   TokenizerSpec spec;
-  spec.tokens = gguf.tokens;
-  const std::unordered_set<std::string> known(gguf.tokens.begin(), gguf.tokens.end());
+  spec.tokens = std::move(gguf.tokens);
+  std::unordered_set<std::string_view> marked;  // the few tokens with U+0120 in them
+  for (const std::string& token : spec.tokens) {
+    if (token.find(kSpaceInMerge) != std::string::npos) marked.insert(token);
+  }
+  spec.merges.reserve(gguf.merges.size());
   for (const std::string& merge : gguf.merges) {
     const size_t space = merge.find(' ', 1);
     LAPIDARY_CHECK(space != std::string::npos, where, ": a merge must be two parts; got '", merge,
                    "'");
-    spec.merges.emplace_back(MergePart(merge.substr(0, space), known),
-                             MergePart(merge.substr(space + 1), known));
+    const std::string_view text = merge;
+    spec.merges.emplace_back(MergePart(text.substr(0, space), marked),
+                             MergePart(text.substr(space + 1), marked));
   }
-  for (size_t id = 0; id < gguf.token_types.size() && id < gguf.tokens.size(); ++id) {
+  for (size_t id = 0; id < gguf.token_types.size() && id < spec.tokens.size(); ++id) {
     const int32_t type =
         gguf.token_types[id];  // 2 unknown, 3 control, 4 user-defined: cut out of the text first
     if (type == 2 || type == 3 || type == 4)
-      spec.added.push_back({static_cast<int32_t>(id), gguf.tokens[id], true, false});
+      spec.added.push_back({static_cast<int32_t>(id), spec.tokens[id], true, false});
   }
   return spec;
 }

@@ -1,6 +1,7 @@
 #include "train/make_model.h"
 
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +17,9 @@
 #include "data/tokenizer.h"
 #include "model/tensor_names.h"
 #include "quant/safetensors.h"
+#include "train/export/export.h"
+#include "train/export/targets.h"
+#include "train/random_rows.h"
 
 extern "C" {
 extern const char lapidary_small_tokenizer_begin[], lapidary_small_tokenizer_end[];
@@ -49,31 +53,25 @@ Init InitOf(const CatalogTensor& t) {
                                              // sqrt(hidden)), positions
 }
 
-// Rows [begin, begin + count) of a tensor as bf16.
-void FillRows(const RandomKey& key, const Init& init, int64_t begin, int64_t count, int64_t cols,
-              uint16_t* out) {
-  constexpr float kRootThree = 1.7320508f;  // four uniforms in [-1/2, 1/2) have variance 1/3
-  ParallelFor(count, [&](Range r) {
-    for (int64_t row = r.begin; row < r.end; ++row) {
-      uint16_t* to = out + row * cols;
+// A tensor of the catalog whose rows are made as they are read; values are exact in bf16.
+StoredTensor RandomTensor(const CatalogTensor& t, uint64_t seed) {
+  StoredTensor tensor;
+  tensor.name = t.name;
+  tensor.dtype = "BF16";
+  tensor.format = FindFormat("BF16");
+  tensor.shape = t.shape;
+  tensor.bytes = static_cast<uint64_t>(ElementCount(t.shape, t.name)) * 2;
+  tensor.make_rows = [key = RandomKey{seed, 0, HashName(t.name)}, init = InitOf(t),
+                      cols = t.shape.back()](int64_t row, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; ++i, out += cols) {
       if (init.deviation == 0) {
-        std::fill_n(to, cols, Bf16FromF32(init.mean));
-        continue;
-      }
-      for (int64_t c = 0; c < cols; c += 2) {
-        const auto bits = RandomBits(
-            key, static_cast<uint64_t>(begin + row) * static_cast<uint64_t>((cols + 1) / 2) +
-                     static_cast<uint64_t>(c / 2));
-        for (int k = 0; k < 2 && c + k < cols; ++k) {
-          const uint32_t a = bits[2 * k], b = bits[2 * k + 1];
-          const float sum =
-              static_cast<float>((a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16)) * 0x1p-16f -
-              2.0f;
-          to[c + k] = Bf16FromF32(init.mean + init.deviation * kRootThree * sum);
-        }
+        std::fill_n(out, cols, RoundToBf16(init.mean));
+      } else {
+        RandomRow(key, row + i, cols, init.deviation, out);
       }
     }
-  });
+  };
+  return tensor;
 }
 
 void CheckDisk(const std::string& folder, uint64_t bytes) {
@@ -86,10 +84,10 @@ void CheckDisk(const std::string& folder, uint64_t bytes) {
 
 void WriteWeights(const ModelConfig& config, const std::string& path, uint64_t seed,
                   const std::function<void(int64_t, int64_t)>& progress) {
-  std::map<std::string, CatalogTensor> catalog;
+  std::map<std::string, StoredTensor> tensors;
   std::vector<TensorSpec> specs;
   for (const CatalogTensor& t : ExpectedTensors(config)) {
-    catalog[t.name] = t;
+    tensors[t.name] = RandomTensor(t, seed);
     specs.push_back({t.name, "BF16", t.shape});
   }
   CheckDisk(std::filesystem::path(path).parent_path().string(), SafetensorsFileBytes(specs));
@@ -97,14 +95,20 @@ void WriteWeights(const ModelConfig& config, const std::string& path, uint64_t s
   int64_t done = 0;
   std::vector<uint16_t> chunk;
   for (const TensorSpec& spec : writer.order()) {
-    const CatalogTensor& t = catalog.at(spec.name);
-    const int64_t cols = t.shape.back(), rows = ElementCount(t.shape, t.name) / cols;
-    const RandomKey key{seed, 0, HashName(t.name)};
+    const StoredTensor& t = tensors.at(spec.name);
+    const int64_t cols = t.cols(), rows = t.rows();
     const int64_t step = std::max<int64_t>(1, (int64_t{1} << 23) / cols);
     for (int64_t row = 0; row < rows; row += step) {
       const int64_t count = std::min(step, rows - row);
       chunk.resize(static_cast<size_t>(count * cols));
-      FillRows(key, InitOf(t), row, count, cols, chunk.data());
+      ParallelFor(count, [&](Range r) {
+        std::vector<float> values(static_cast<size_t>(cols));
+        for (int64_t i = r.begin; i < r.end; ++i) {
+          t.ReadRows(row + i, 1, values.data());
+          t.format->rules[0].quantize(values.data(), cols,
+                                      reinterpret_cast<uint8_t*>(chunk.data() + i * cols));
+        }
+      });
       writer.Append(chunk.data(), chunk.size() * 2);
       done += count * cols * 2;
       if (progress) progress(done, static_cast<int64_t>(writer.total_bytes()));
@@ -288,18 +292,44 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
                      "; try a config.json with the tokenizer's ids");
     }
   }
+  const bool gguf = options.format != "safetensors";
+  if (gguf) FindExportTarget(options.format);
+  LAPIDARY_CHECK(!gguf || options.format.rfind("gguf:", 0) == 0,
+                 "make-model: the format must be safetensors or gguf:MIX; got ", options.format);
   std::error_code failed;
   const bool created = std::filesystem::create_directories(folder, failed);
   LAPIDARY_CHECK(!failed, folder, ": must be a folder that can be created; got ", failed.message());
+  // A GGUF file is made from a folder's side files: those lie here while it is written.
+  const std::string aside = StrCat(folder, "/.make-model-", ::getpid());
+  const std::string side = gguf ? aside + "/random" : folder;
   try {
-    WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
-    WriteFile(folder + "/tokenizer.json", tokenizer);
-    WriteFile(folder + "/tokenizer_config.json", TokenizerConfig());
-    WriteFile(folder + "/chat_template.jinja", CanonicalChatTemplate());
-    WriteFile(folder + "/generation_config.json", GenerationConfig(config));
-    WriteFile(folder + "/processor_config.json", ProcessorConfig(config));
-    WriteFile(folder + "/config.json", config.json);
+    if (gguf) std::filesystem::create_directories(side);
+    if (!gguf) WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
+    WriteFile(side + "/tokenizer.json", tokenizer);
+    WriteFile(side + "/tokenizer_config.json", TokenizerConfig());
+    WriteFile(side + "/chat_template.jinja", CanonicalChatTemplate());
+    WriteFile(side + "/generation_config.json", GenerationConfig(config));
+    WriteFile(side + "/processor_config.json", ProcessorConfig(config));
+    WriteFile(side + "/config.json", config.json);
+    if (gguf) {
+      CheckpointFiles base;
+      base.config = config;
+      for (const CatalogTensor& t : ExpectedTensors(config))
+        base.tensors[t.name] = RandomTensor(t, options.seed);
+      ExportRequest request;
+      request.model = side;
+      request.outputs = {{options.format, folder + "/model.gguf"}};
+      request.overwrite = options.overwrite;
+      if (progress) {
+        request.progress = [&](uint64_t done, uint64_t total) {
+          progress(static_cast<int64_t>(done), static_cast<int64_t>(total));
+        };
+      }
+      Export(request, base, nullptr);
+      std::filesystem::remove_all(aside, failed);
+    }
   } catch (...) {  // half a checkpoint is none
+    std::filesystem::remove_all(aside, failed);
     if (created) std::filesystem::remove_all(folder, failed);
     throw;
   }

@@ -8,7 +8,10 @@
 #include <filesystem>
 #include <map>
 
+#include "autograd/base/float16.h"
 #include "autograd/base/parallel.h"
+#include "autograd/base/random.h"
+#include "autograd/kernels/isa.h"
 #include "model/adapt.h"
 #include "model/load.h"
 #include "model/quant_mix.h"
@@ -18,6 +21,7 @@
 #include "tests/train/tiny_run.h"
 #include "train/bundle.h"
 #include "train/export/export.h"
+#include "train/random_rows.h"
 
 namespace lapidary {
 namespace {
@@ -204,6 +208,74 @@ TEST(QuantizedBase, TrainingGivesTheSameAdapter) {
         run(StrCat("from-folder-", mix), {StrCat("base_format=", mix), "embedding_format=null"});
     EXPECT_EQ(file, folder) << mix;
   }
+}
+
+// make-model's values against their definition (random_rows.h), on both paths and with a tail.
+TEST(MakeModelRows, AreTheFormula) {
+  const RandomKey key{7, 0, HashName(std::string("a.weight"))};
+  const Isa before = ActiveIsa();
+  for (const Isa isa : {Isa::kScalar, SupportedIsas().front()}) {
+    SetIsa(isa);
+    for (const int64_t cols : {1, 2, 37, 64, 255}) {
+      std::vector<float> row(static_cast<size_t>(cols + 1), 123.0f);
+      RandomRow(key, 5, cols, 0.03f, row.data());
+      EXPECT_EQ(row.back(), 123.0f) << "wrote beyond the row";
+      for (int64_t c = 0; c < cols; ++c) {
+        const auto bits = RandomBits(key, static_cast<uint64_t>(5 * ((cols + 1) / 2) + c / 2));
+        double sum = -2;
+        for (const uint32_t word :
+             {bits[static_cast<size_t>(c % 2 * 2)], bits[static_cast<size_t>(c % 2 * 2 + 1)]}) {
+          sum +=
+              static_cast<double>(word & 0xffff) / 65536 + static_cast<double>(word >> 16) / 65536;
+        }
+        const float want = RoundToBf16((0.03f * 1.7320508f) * static_cast<float>(sum));
+        EXPECT_EQ(row[static_cast<size_t>(c)], want) << cols << " " << c;
+      }
+    }
+  }
+  SetIsa(before);
+}
+
+// A random GGUF is what export makes of the random folder of the same seed.
+TEST(MakeModel, GgufEqualsTheExportOfTheFolder) {
+  const std::string out = Place().path() + "/made";
+  for (const char* mix : {"q4_0", "q4_k_m"}) {
+    MakeModelOptions options;
+    options.format = StrCat("gguf:", mix);
+    options.overwrite = true;
+    int64_t last = 0;
+    MakeModel(MakeModelConfig("tiny", 2), out, options,
+              [&](int64_t done, int64_t) { last = done; });
+    EXPECT_GT(last, 0);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(out),
+                            std::filesystem::directory_iterator()),
+              2);  // nothing but the two files
+    for (const char* prefix : {"", "mmproj-"}) {
+      const GgufFile made = GgufFile::Open(StrCat(out, "/", prefix, "model.gguf"));
+      GgufPath(mix);
+      const GgufFile exported =
+          GgufFile::Open(StrCat(Place().path(), "/gguf/", prefix, mix, ".gguf"));
+      const auto keys = [](const GgufFile& file) {
+        GgufKeys all = file.keys();
+        std::erase_if(all, [](const auto& k) { return k.first == "general.name"; });
+        return all;
+      };
+      EXPECT_EQ(keys(made), keys(exported)) << mix;
+      ASSERT_EQ(made.tensors().tensors().size(), exported.tensors().tensors().size());
+      for (const StoredTensor& t : made.tensors().tensors()) {
+        const StoredTensor& other = exported.tensors().Get(t.name);
+        ASSERT_EQ(t.dtype, other.dtype) << t.name;
+        ASSERT_EQ(t.bytes, other.bytes) << t.name;
+        EXPECT_EQ(std::memcmp(t.data, other.data, t.bytes), 0) << t.name;
+      }
+    }
+  }
+  MakeModelOptions options;
+  options.format = "gguf:q9";
+  EXPECT_THROW(MakeModel(MakeModelConfig("tiny", 2), out + "2", options, {}), Error);
+  options.format = "peft";
+  EXPECT_THROW(MakeModel(MakeModelConfig("tiny", 2), out + "2", options, {}), Error);
+  EXPECT_FALSE(std::filesystem::exists(out + "2"));
 }
 
 TEST(QuantizedBase, Refusals) {
