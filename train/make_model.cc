@@ -236,20 +236,24 @@ std::string FitSmallTokenizer(const ModelConfig& config) {
                    "make-model: media token ids must be free in the small tokenizer; got ", to,
                    "; try ids from 2041 on, or --tokenizer");
   }
+  // Appended without looking for the key first, which ordered_json does by going through all of
+  // them.
   Json vocab = Json::object();
+  auto& entries = static_cast<Json::object_t::Container&>(vocab.get_ref<Json::object_t&>());
+  entries.reserve(static_cast<size_t>(config.text.vocab_size));
   int64_t unused = 0;
   std::map<std::string, bool> taken;
   for (const auto& [id, token] : tokens) taken[token] = true;
   for (int64_t id = 0; id < config.text.vocab_size; ++id) {
     const auto it = tokens.find(id);
     if (it != tokens.end()) {
-      vocab[it->second] = id;
+      entries.emplace_back(it->second, id);
       continue;
     }
     std::string filler;
     do filler = StrCat("<unused", unused++, ">");
     while (taken.count(filler));
-    vocab[filler] = id;
+    entries.emplace_back(filler, id);
   }
   json["model"]["vocab"] = std::move(vocab);
   Json added = Json::array();
