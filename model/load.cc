@@ -110,7 +110,11 @@ class Loader {
     const StoredTensor& t = files_.tensors.at(name);
     const Format* format = BaseTensorFormat(
         base_, files_.config, files_.tensors.count("lm_head.weight") > 0, name, t.cols());
-    if (format && format != t.format) return QuantizeWeight(name, t, *format);
+    if (format && format != t.format) {
+      Weight quantized = QuantizeWeight(name, t, *format);
+      if (WantsUnits(quantized.view)) LayOutInUnits(&quantized);
+      return quantized;
+    }
     if (check_all_) {
       const int64_t bad = CountNotFinite(t);
       LAPIDARY_CHECK(bad == 0, name, ": values must be finite; got ", bad,

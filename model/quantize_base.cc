@@ -1,6 +1,7 @@
 #include "model/quantize_base.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,6 +11,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
 #include "model/quant_mix.h"
+#include "quant/units.h"
 
 namespace lapidary {
 namespace {
@@ -97,6 +99,21 @@ Weight QuantizeWeight(const std::string& name, const StoredTensor& tensor, const
   weight.view = {format.id, rows, cols, out.get(), row_bytes};
   weight.owner = out;
   return weight;
+}
+
+void LayOutInUnits(Weight* weight) {
+  const WeightView from = weight->view;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  OwnedUnits units = MakeUnits(from, [&](int64_t row, int64_t count) {
+    // Whole pages inside these rows; the few between two calls stay until the end.
+    const auto begin =
+        reinterpret_cast<uintptr_t>(from.data) + static_cast<uintptr_t>(row * from.row_bytes);
+    const uintptr_t first = (begin + page - 1) / page * page;
+    const uintptr_t last = (begin + static_cast<uintptr_t>(count * from.row_bytes)) / page * page;
+    if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  });
+  weight->view = units.view;
+  weight->owner = std::move(units.owner);
 }
 
 }  // namespace lapidary

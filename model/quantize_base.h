@@ -37,6 +37,10 @@ const Format* BaseTensorFormat(const BaseFormat& base, const ModelConfig& config
 // beyond the format's range.
 Weight QuantizeWeight(const std::string& name, const StoredTensor& tensor, const Format& format);
 
+// Lays a matrix that QuantizeWeight made out in units (quant/units.h), its own pages given back as
+// they are copied, so that it is never in memory twice.
+void LayOutInUnits(Weight* weight);
+
 }  // namespace lapidary
 
 #endif  // LAPIDARY_MODEL_QUANTIZE_BASE_H_
