@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "autograd/base/dry_run.h"
 #include "autograd/base/error.h"
 #include "autograd/kernels/gemm_driver.h"
 
@@ -23,7 +24,7 @@ void Run(const Product& p, Compute compute) {
   const int64_t rows = p.a.rows;
   if (rows == 0 || p.cols == 0) return;
   if (p.a.k == 0) {
-    if (!p.add) std::fill_n(p.c, rows * p.cols, 0.0f);
+    if (!p.add && !DryRun()) std::fill_n(p.c, rows * p.cols, 0.0f);
     return;
   }
   const Isa isa = ActiveIsa();
@@ -100,6 +101,7 @@ void GemmWeightGrad(const float* dy, const float* x, int64_t n, int64_t o, int64
     TokenSum(dy, x, n, o, i, dw, add, compute);
     return;
   }
+  if (DryRun()) return;
   thread_local std::vector<float> transposed;
   transposed.resize(o * i);
   const auto transpose = [](const float* from, int64_t rows, int64_t cols, float* to) {

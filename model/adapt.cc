@@ -5,6 +5,7 @@
 #include <regex>
 #include <set>
 
+#include "autograd/base/parallel.h"
 #include "autograd/base/random.h"
 #include "model/tensor_names.h"
 
@@ -229,8 +230,13 @@ AdapterConfig AttachLora(Transformer& model, const AdapterConfig& given, uint64_
         1.0f /
         std::sqrt(static_cast<float>(linear->in_features()));  // Kaiming-uniform with a = sqrt(5)
     float* a = lora.a.value.data();
-    for (int64_t i = 0; i < lora.a.value.size(); ++i)
-      a[i] = (2.0f * RandomUniform(key, i) - 1.0f) * bound;
+    ParallelFor(
+        lora.a.value.size(),
+        [&](Range r) {
+          for (int64_t i = r.begin; i < r.end; ++i)
+            a[i] = (2.0f * RandomUniform(key, static_cast<uint64_t>(i)) - 1.0f) * bound;
+        },
+        1 << 12);
     if (config.use_dora) {
       lora.magnitude = std::make_unique<Param>(
           Param{kPeftPrefix + InMemoryModulePath(linear->path) + ".lora_magnitude_vector",

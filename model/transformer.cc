@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "autograd/base/file.h"
 #include "autograd/base/float16.h"
 #include "autograd/checkpoint.h"
 #include "autograd/ops/embedding.h"
@@ -108,14 +109,34 @@ std::vector<Param*> TrainableOf(Layer& layer) {
   return params;
 }
 
+// Layers before and after this one give their pages back.
+void DropNeighbours(Transformer& model, size_t index) {
+  for (const size_t other : {index - 1, index + 1}) {
+    if (other >= model.layers.size()) continue;
+    Layer& layer = model.layers[other];
+    for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
+                            &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
+      if (l->w.view.data) {
+        DropMappedPages(l->w.view.data, static_cast<uint64_t>(l->w.rows() * l->w.view.row_bytes));
+      }
+    }
+  }
+}
+
 // One layer without a cache, keeping for its gradient what the policy says. Without a tape nothing
 // is kept, and the rows of the feed-forward stage go in chunks all the same.
-Var ForwardLayer(Layer& layer, Var h, const std::shared_ptr<const LayerContext>& shared,
+Var ForwardLayer(Transformer& model, size_t index, Var h, const std::shared_ptr<const LayerContext>& shared,
                  const std::shared_ptr<std::vector<int64_t>>& step_positions,
                  const LayerPolicy& keep, const ActivationPolicy& policy) {
+  Layer& layer = model.layers[index];
   Tape& tape = h.tape();
   const bool records = tape.mode() == Tape::Mode::kRecord;
   if (records && keep.keep == LayerKeep::kEverything) return Forward(layer, std::move(h), *shared);
+  const auto first = [&model, index, shared, step_positions,
+                      stream = policy.stream_base](Tape&, std::span<const Var> in) {
+    if (stream) DropNeighbours(model, index);
+    return AttentionStage(model.layers[index], in[0], *shared);
+  };
   RowsBody feed_forward = {[&layer, shared, step_positions](Tape&, Var rows, int64_t first) {
                              return FeedForwardStage(layer, std::move(rows), first, *shared);
                            },
@@ -130,9 +151,7 @@ Var ForwardLayer(Layer& layer, Var h, const std::shared_ptr<const LayerContext>&
   if (keep.on_disk) stash.file = policy.file;
   return Checkpoint(
       tape,
-      [&layer, shared, step_positions](Tape&, std::span<const Var> in) {
-        return AttentionStage(layer, in[0], *shared);
-      },
+      first,
       {std::move(h)}, TrainableOf(layer), stash, std::move(feed_forward));
 }
 
@@ -187,7 +206,7 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
       cached.last_only = options.last_only && i + 1 == model.layers.size();
       h = Forward(layer, std::move(h), cached);
     } else {
-      h = ForwardLayer(layer, std::move(h), shared, step_positions,
+      h = ForwardLayer(model, i, std::move(h), shared, step_positions,
                        options.gradient_checkpointing ? policy.Of(i) : keep_all, policy);
     }
     if (options.hidden_states && i + 1 < model.layers.size())

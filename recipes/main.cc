@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "autograd/base/error.h"
+#include "autograd/base/memory_info.h"
 #include "recipes/commands.h"
 #include "train/config.h"
 
@@ -42,6 +43,7 @@ void CheckCommand(const CLI::App& cli, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  lapidary::TuneHeap();
   CLI::App cli("Lapidary: fine-tune Gemma 4 on a CPU and ship the result", "lapidary");
   cli.require_subcommand(1);
   cli.set_version_flag("--version", LAPIDARY_VERSION);
@@ -55,6 +57,7 @@ int main(int argc, char** argv) {
   lapidary::AddEval(cli);
   lapidary::AddCompare(cli);
   lapidary::AddTrain(cli);
+  lapidary::AddPlan(cli);
   try {
     CheckCommand(cli, argc, argv);
     cli.parse(argc, argv);

@@ -1,43 +1,51 @@
 #include "train/adamw.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "autograd/base/parallel.h"
+#include "autograd/kernels/kernels.h"
 
 namespace lapidary {
 namespace {
 
-struct UpdateArgs {
-  float* p;
-  float* m;
-  float* v;
-  const float* g;
-  float keep;        // 1 - lr * weight_decay
-  float grad_share;  // 1 - beta1
-  float beta2, square_share;
-  float root_correction;  // sqrt(1 - beta2^t)
-  float epsilon;
-  float negative_step;  // -lr / (1 - beta1^t)
-};
+// Elements that a share of the work is a multiple of: whole blocks of states, and enough to be
+// worth a thread.
+constexpr int64_t kPiece = 64 * kStateBlock;
 
-void Update(const UpdateArgs& a, Range range) {
-  float* __restrict p = a.p;
-  float* __restrict m = a.m;
-  float* __restrict v = a.v;
-  const float* __restrict g = a.g;
-  for (int64_t i = range.begin; i < range.end; ++i) {
-    const float mi = m[i] + a.grad_share * (g[i] - m[i]);
-    const float vi = v[i] * a.beta2 + a.square_share * g[i] * g[i];
-    m[i] = mi;
-    v[i] = vi;
-    const float denominator = std::sqrt(vi) / a.root_correction + a.epsilon;
-    p[i] = p[i] * a.keep + a.negative_step * mi / denominator;
-  }
+// Below this many elements states stay float32: they weigh nothing (bitsandbytes' min_8bit_size).
+constexpr int64_t kSmall = 4096;
+
+DType TypeOf(OptimizerStates states, int64_t size) {
+  if (size < kSmall || states == OptimizerStates::kFloat32) return DType::kF32;
+  return states == OptimizerStates::kBf16 ? DType::kBf16 : DType::kI8;
 }
 
-// Elements below which a share of the work is not worth a thread.
-constexpr int64_t kGrain = 16384;
+// Elements [begin, end), at most kPiece, through float32 copies of their states.
+void UpdatePiece(AdamWSlot& slot, AdamWArgs args, int64_t begin, int64_t end) {
+  if (slot.exp_avg.values.dtype() == DType::kF32) {
+    args.m = slot.exp_avg.values.data();
+    args.v = slot.exp_avg_sq.values.data();
+    ActiveKernels().AdamW(args, {begin, end});
+    return;
+  }
+  float m[kStateBlock], v[kStateBlock];
+  args.m = m;
+  args.v = v;
+  const uint64_t name = HashName(slot.param->name), step = static_cast<uint64_t>(slot.step);
+  for (int64_t block = begin; block < end; block += kStateBlock) {
+    const int64_t block_end = std::min(block + kStateBlock, end);
+    slot.exp_avg.Load(block, block_end, m);
+    slot.exp_avg_sq.Load(block, block_end, v);
+    AdamWArgs here = args;
+    here.param += block;
+    here.grad += block;
+    ActiveKernels().AdamW(here, {0, block_end - block});
+    slot.exp_avg.Store(block, block_end, m, {1, step, name});
+    slot.exp_avg_sq.Store(block, block_end, v, {2, step, name});
+  }
+}
 
 }  // namespace
 
@@ -59,8 +67,9 @@ AdamW::AdamW(const std::vector<Param*>& params, const AdamWOptions& options,
     AdamWSlot slot;
     slot.param = param;
     slot.weight_decay = !decays || decays(param->name) ? options.weight_decay : 0.0;
-    slot.exp_avg = Tensor::Zeros(param->value.shape());
-    slot.exp_avg_sq = Tensor::Zeros(param->value.shape());
+    const DType type = TypeOf(options.states, param->value.size());
+    slot.exp_avg = MomentState(param->value.shape(), type, /*has_sign=*/true);
+    slot.exp_avg_sq = MomentState(param->value.shape(), type, /*has_sign=*/false);
     slots_.push_back(std::move(slot));
   }
 }
@@ -78,21 +87,23 @@ void AdamW::Step(double learning_rate) {
     const double t = static_cast<double>(slot.step);
     const double correction1 = 1 - std::pow(options_.beta1, t);
     const double correction2 = 1 - std::pow(options_.beta2, t);
-    const UpdateArgs args = {
-        .p = slot.param->value.data(),
-        .m = slot.exp_avg.data(),
-        .v = slot.exp_avg_sq.data(),
-        .g = grad.data(),
-        .keep = static_cast<float>(1 - learning_rate * slot.weight_decay),
-        .grad_share = static_cast<float>(1 - options_.beta1),
-        .beta2 = static_cast<float>(options_.beta2),
-        .square_share = static_cast<float>(1 - options_.beta2),
-        .root_correction = static_cast<float>(std::sqrt(correction2)),
-        .epsilon = static_cast<float>(options_.epsilon),
-        .negative_step = static_cast<float>(-(learning_rate / correction1)),
-    };
-    ParallelFor(
-        grad.size(), [&](Range range) { Update(args, range); }, kGrain);
+    const AdamWArgs args = {.param = slot.param->value.data(),
+                            .m = nullptr,
+                            .v = nullptr,
+                            .grad = grad.data(),
+                            .lr = learning_rate,
+                            .beta1 = options_.beta1,
+                            .beta2 = options_.beta2,
+                            .eps = options_.epsilon,
+                            .weight_decay = slot.weight_decay,
+                            .bias1 = correction1,
+                            .bias2 = correction2};
+    const int64_t size = grad.size();
+    ParallelFor((size + kPiece - 1) / kPiece, [&](Range range) {
+      for (int64_t piece = range.begin; piece < range.end; ++piece) {
+        UpdatePiece(slot, args, piece * kPiece, std::min((piece + 1) * kPiece, size));
+      }
+    });
   }
 }
 

@@ -9,6 +9,7 @@
 #include "autograd/base/file.h"
 #include "model/quantize_base.h"
 #include "train/config_fields.h"
+#include "train/plan.h"
 
 namespace lapidary {
 namespace {
@@ -389,6 +390,13 @@ void CheckWhole(TrainConfig& c, const Origin& origin) {
                    origin.Of(key), ": '", key,
                    "' must be 70, 140, 280, 560 or 1120 (0: the checkpoint's); got ", value);
   }
+  if (!c.memory_limit.empty()) {
+    ParseBytes(c.memory_limit, StrCat(origin.Of("memory_limit"), ": 'memory_limit'"));
+  }
+  LAPIDARY_CHECK(c.gradient_checkpointing || c.activation_offload == "auto",
+                 origin.Of("activation_offload"),
+                 ": 'activation_offload' must be \"auto\" without gradient_checkpointing; got \"",
+                 c.activation_offload, "\"");
   ScheduleOptions schedule = c.schedule;
   schedule.type = c.lr_scheduler_type;
   schedule.learning_rate = c.learning_rate;

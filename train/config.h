@@ -48,11 +48,16 @@ struct TrainConfig {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
+  std::string optim = "adamw_torch";  // or "adamw_bf16", "adamw_8bit": how moments are kept
   int64_t seed = 42;
 
   // Computation.
   std::string compute = "bfloat16";
   bool gradient_checkpointing = true;
+  std::string memory_limit;                 // "9GB"; "": what the machine has available
+  std::string activation_offload = "auto";  // "memory", "disk": where inputs of layers wait
+  std::string activation_dtype = "bf16";    // "int8": lossy
+  std::string offload_dir;                  // "": output_dir
   int64_t loss_chunk = 128;
   std::string image_mask = "sliding_only";  // or "hf_forward"
 

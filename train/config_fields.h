@@ -64,10 +64,20 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("adam_beta1", c.adam_beta1, RealRule{0, 1}, "AdamW");
   visit("adam_beta2", c.adam_beta2, RealRule{0, 1}, "AdamW");
   visit("adam_epsilon", c.adam_epsilon, RealRule{0, 1}, "AdamW");
+  visit("optim", c.optim,
+        WordRule{{"adamw_torch", "adamw_bf16", "adamw_8bit", "adamw_bnb_8bit"}},
+        "AdamW with moments in float32, bf16 or 8 bits a value");
   visit("seed", c.seed, IntRule{0}, "of the order of samples, adapters and dropout");
   visit("compute", c.compute, WordRule{{"bfloat16", "float32"}}, "type of the matrix products");
   visit("gradient_checkpointing", c.gradient_checkpointing, NoRule{},
         "recompute layers in the backward pass: less memory, same bits");
+  visit("memory_limit", c.memory_limit, TextRule{},
+        "most resident memory, \"9GB\" or \"8GiB\"; \"\": what the machine has");
+  visit("activation_offload", c.activation_offload, WordRule{{"auto", "memory", "disk"}},
+        "where layers' inputs wait for the backward pass; same bits");
+  visit("activation_dtype", c.activation_dtype, WordRule{{"bf16", "int8"}},
+        "how: bf16 loses nothing, int8 does");
+  visit("offload_dir", c.offload_dir, TextRule{}, "folder of what is on disk; \"\": output_dir");
   visit("loss_chunk", c.loss_chunk, IntRule{64, 1 << 20},
         "tokens at a time in the loss, a multiple of 64; same bits");
   visit("image_mask", c.image_mask, WordRule{{"sliding_only", "hf_forward"}},

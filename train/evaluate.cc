@@ -26,6 +26,7 @@ ForwardOptions MakeForwardOptions(const EvalOptions& options) {
   ForwardOptions forward;
   forward.compute = options.compute;
   forward.image_mask = options.image_mask;
+  forward.activations = options.activations;
   return forward;
 }
 

@@ -40,6 +40,7 @@ struct EvalResult {
 
 struct EvalOptions {
   Compute compute = Compute::kBfloat16;
+  const ActivationPolicy* activations = nullptr;  // as in training; null: by default
   ImageMask image_mask = ImageMask::kSlidingOnly;
   int64_t loss_chunk = 128;
   int64_t max_records = 0;                        // 0: all

@@ -49,14 +49,14 @@ constexpr const char* kFree[] = {
     "dataset",        "output_dir",    "resume_from_checkpoint", "overwrite_output_dir",
     "save_dtype",     "loss_chunk",    "gradient_checkpointing", "per_device_eval_batch_size",
     "save_steps",     "logging_steps", "save_total_limit",       "eval_steps",
-    "report_samples",
+    "report_samples", "memory_limit",  "activation_offload",     "offload_dir",
 };
 // Keys that change what comes out but leave the run meaningful.
 constexpr const char* kWarned[] = {
-    "model_name_or_path", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
-    "warmup_steps",       "warmup_ratio",  "num_train_epochs",  "max_steps",
-    "max_grad_norm",      "weight_decay",  "adam_beta1",        "adam_beta2",
-    "adam_epsilon",
+    "model_name_or_path", "learning_rate",    "lr_scheduler_type", "lr_scheduler_kwargs",
+    "warmup_steps",       "warmup_ratio",     "num_train_epochs",  "max_steps",
+    "max_grad_norm",      "weight_decay",     "adam_beta1",        "adam_beta2",
+    "adam_epsilon",       "activation_dtype",
 };
 
 template <size_t N>
@@ -77,7 +77,22 @@ void Restore(const StateFile& file, const std::string& path, const std::string& 
                  "'; got nothing; try the lora settings and model of the run");
   LAPIDARY_CHECK(it->second.shape() == into->shape(), path, ": '", name, "' must be ",
                  into->shape(), "; got ", it->second.shape());
-  std::memcpy(into->data(), it->second.data(), static_cast<size_t>(into->byte_size()));
+  LAPIDARY_CHECK(it->second.dtype() == into->dtype(), path, ": '", name, "' must be ",
+                 DTypeName(into->dtype()), "; got ", DTypeName(it->second.dtype()),
+                 "; try the optim of the run");
+  std::memcpy(into->data<uint8_t>(), it->second.data<uint8_t>(),
+              static_cast<size_t>(into->byte_size()));
+}
+
+void StoreMoment(const MomentState& moment, const std::string& name, StateFile* file) {
+  file->tensors[name] = moment.values;
+  if (moment.scales.defined()) file->tensors[name + ".absmax"] = moment.scales;
+}
+
+void RestoreMoment(const StateFile& file, const std::string& path, const std::string& name,
+                   MomentState* moment) {
+  Restore(file, path, name, &moment->values);
+  if (moment->scales.defined()) Restore(file, path, name + ".absmax", &moment->scales);
 }
 
 }  // namespace
@@ -92,8 +107,8 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
   StateFile file;
   for (const AdamWSlot& slot : optimizer.slots()) {
     const std::string& name = slot.param->name;
-    file.tensors[name + ".exp_avg"] = slot.exp_avg;
-    file.tensors[name + ".exp_avg_sq"] = slot.exp_avg_sq;
+    StoreMoment(slot.exp_avg, name + ".exp_avg", &file);
+    StoreMoment(slot.exp_avg_sq, name + ".exp_avg_sq", &file);
     file.integers[name + ".step"] = slot.step;
     if (!adapter) file.tensors[name + ".master"] = slot.param->value;
   }
@@ -108,8 +123,8 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer) {
   const StateFile file = ReadStateFile(state_path);
   for (AdamWSlot& slot : optimizer.slots()) {
     const std::string& name = slot.param->name;
-    Restore(file, state_path, name + ".exp_avg", &slot.exp_avg);
-    Restore(file, state_path, name + ".exp_avg_sq", &slot.exp_avg_sq);
+    RestoreMoment(file, state_path, name + ".exp_avg", &slot.exp_avg);
+    RestoreMoment(file, state_path, name + ".exp_avg_sq", &slot.exp_avg_sq);
     const auto steps = file.integers.find(name + ".step");
     LAPIDARY_CHECK(steps != file.integers.end() && steps->second >= 0, state_path, ": must hold '",
                    name, ".step'; got nothing");
@@ -144,11 +159,11 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer) {
 
 std::vector<std::string> CheckResumable(const std::string& folder, const TrainConfig& config) {
   const Json then = ParseOwn(folder + "/" + kConfigFile);
-  const Json now = TrainConfigJson(config);
+  const Json now = TrainConfigJson(config), defaults = TrainConfigJson(TrainConfig());
   std::vector<std::string> warnings;
   for (const auto& [key, value] : now.items()) {
     if (Contains(kFree, key)) continue;
-    const Json before = then.contains(key) ? then.at(key) : Json();
+    const Json before = then.contains(key) ? then.at(key) : defaults.at(key);
     if (before == value) continue;
     const std::string text = StrCat(folder, ": '", key, "' must be as in the run, ", before.dump(),
                                     "; got ", value.dump());

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "autograd/arena.h"
+#include "autograd/base/memory_info.h"
 #include "model/adapt.h"
 #include "model/tensor_names.h"
 
@@ -14,6 +16,18 @@ Compute ComputeOf(const std::string& word) {
 
 ImageMask ImageMaskOf(const std::string& word) {
   return word == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
+}
+
+namespace {
+
+// Of samples built ahead; beyond that building waits.
+constexpr int64_t kPrefetchBytes = int64_t{64} << 20;
+
+}  // namespace
+
+OptimizerStates StatesOf(const std::string& word) {
+  if (word == "adamw_torch") return OptimizerStates::kFloat32;
+  return word == "adamw_bf16" ? OptimizerStates::kBf16 : OptimizerStates::k8Bit;
 }
 
 OnError OnErrorOf(const std::string& word) {
@@ -53,8 +67,9 @@ std::vector<Batch> StepSource::Next() {
   return step;
 }
 
-Session::Session(const TrainConfig& c, const OutputFolder& output, const ProblemCallback& report)
-    : config(c) {
+Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& output,
+                 const ProblemCallback& report)
+    : config(c), plan(p) {
   const auto& resume = output.resume();
   if (resume) warnings = CheckResumable(resume->folder, config);
   // The data first: a wrong path should not wait for a large model.
@@ -65,7 +80,8 @@ Session::Session(const TrainConfig& c, const OutputFolder& output, const Problem
                                       AdamWOptions{.beta1 = config.adam_beta1,
                                                    .beta2 = config.adam_beta2,
                                                    .epsilon = config.adam_epsilon,
-                                                   .weight_decay = config.weight_decay},
+                                                   .weight_decay = config.weight_decay,
+                                                   .states = StatesOf(config.optim)},
                                       DecaysByName);
   if (resume) state = ReadCheckpoint(resume->folder, *optimizer);
   OpenData(report);
@@ -76,6 +92,14 @@ Session::Session(const TrainConfig& c, const OutputFolder& output, const Problem
   step_options.forward.image_mask = ImageMaskOf(config.image_mask);
   step_options.forward.training = true;
   step_options.forward.gradient_checkpointing = config.gradient_checkpointing;
+  activations = plan.policy;
+  if (plan.disk > 0) {
+    activations.file = std::make_shared<StashFile>(
+        config.offload_dir.empty() ? config.output_dir : config.offload_dir, plan.disk);
+  }
+  step_options.forward.activations = &activations;
+  SetArenaBudget(plan.arena + plan.arena / 50);
+  TrimHeap();
   step_options.forward.seed = static_cast<uint64_t>(config.seed);
 }
 
@@ -104,6 +128,7 @@ void Session::OpenData(const ProblemCallback& report) {
   options.epochs =
       config.max_steps > 0 ? 0 : static_cast<int64_t>(std::ceil(config.num_train_epochs));
   options.batch_size = config.per_device_train_batch_size;
+  options.prefetch_bytes = kPrefetchBytes;
   options.packing = config.packing;
   if (config.packing) options.max_tokens = config.max_length * config.per_device_train_batch_size;
   options.on_error = OnErrorOf(config.on_error);
@@ -170,6 +195,7 @@ EvalResult Session::RunEvaluation(const std::function<void(int64_t)>& on_batch) 
   EvalOptions eval;
   eval.compute = step_options.forward.compute;
   eval.image_mask = step_options.forward.image_mask;
+  eval.activations = &activations;
   eval.loss_chunk = config.loss_chunk;
   eval.on_batch = on_batch;
   return Evaluate(bundle.model, eval_loader, eval);

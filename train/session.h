@@ -17,14 +17,16 @@
 #include "train/config.h"
 #include "train/evaluate.h"
 #include "train/output_folder.h"
+#include "train/plan.h"
 #include "train/resume.h"
 #include "train/step.h"
 
 namespace lapidary {
 
-Compute ComputeOf(const std::string& word);      // "float32", "bfloat16"
-ImageMask ImageMaskOf(const std::string& word);  // "sliding_only", "hf_forward"
-OnError OnErrorOf(const std::string& word);      // "stop", "skip"
+Compute ComputeOf(const std::string& word);         // "float32", "bfloat16"
+ImageMask ImageMaskOf(const std::string& word);     // "sliding_only", "hf_forward"
+OnError OnErrorOf(const std::string& word);         // "stop", "skip"
+OptimizerStates StatesOf(const std::string& word);  // config.optim
 
 // How the configuration wants records made into samples.
 SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& media);
@@ -48,9 +50,11 @@ class StepSource {
 
 // Everything a run holds. Members in the order in which they depend on each other.
 struct Session {
-  Session(const TrainConfig& config, const OutputFolder& output, const ProblemCallback& report);
+  Session(const TrainConfig& config, const MemoryPlan& plan, const OutputFolder& output,
+          const ProblemCallback& report);
 
   const TrainConfig& config;
+  const MemoryPlan& plan;
   Bundle bundle;
   std::optional<AdapterConfig> adapter;                  // none: full fine-tuning
   std::vector<Param*> params;                            // trainable
@@ -62,6 +66,7 @@ struct Session {
   std::unique_ptr<StepSource> source;
   int64_t steps_per_epoch = 0;
   ScheduleOptions schedule;
+  ActivationPolicy activations;
   StepOptions step_options;
   std::vector<std::string> warnings;
 

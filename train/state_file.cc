@@ -102,7 +102,18 @@ void ReadDataset(hid_t file, const std::string& path, const std::string& name, S
       return;
     }
     case H5T_INTEGER: {
-      LAPIDARY_CHECK(rank == 0, path, ": '", name, "' must be one integer; got ", shape);
+      if (rank > 0) {
+        const size_t width = H5Tget_size(type);
+        LAPIDARY_CHECK(width <= 2 && H5Tget_sign(type) == H5T_SGN_NONE, path, ": '", name,
+                       "' must be one integer, or an array of uint8 or uint16; got ", shape);
+        Check(H5Dget_storage_size(set) >= static_cast<hsize_t>(size) * width, path, name.c_str());
+        Tensor tensor(shape, width == 2 ? DType::kBf16 : DType::kI8);
+        Check(H5Dread(set, width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL,
+                      H5P_DEFAULT, tensor.data<uint8_t>()) >= 0,
+              path, name.c_str());
+        state->tensors[name] = tensor;
+        return;
+      }
       int64_t value = 0;
       Check(H5Dread(set, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value) >= 0, path,
             name.c_str());
@@ -146,7 +157,18 @@ void WriteStateFile(const std::string& path, const StateFile& state) {
       for (int i = 0; i < tensor.shape().rank; ++i) dims[i] = tensor.shape().dims[i];
       const Handle space(H5Screate_simple(tensor.shape().rank, dims, nullptr), H5Sclose, path,
                          name.c_str());
-      WriteDataset(file, path, name, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, space, tensor.data());
+      switch (tensor.dtype()) {
+        case DType::kBf16:
+          WriteDataset(file, path, name, H5T_STD_U16LE, H5T_NATIVE_UINT16, space,
+                       tensor.data<uint16_t>());
+          break;
+        case DType::kI8:
+          WriteDataset(file, path, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, space,
+                       tensor.data<uint8_t>());
+          break;
+        default:
+          WriteDataset(file, path, name, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, space, tensor.data());
+      }
     }
     const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose, path, "memory");
     for (const auto& [name, value] : state.integers) {

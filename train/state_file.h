@@ -1,4 +1,4 @@
-// The optimizer's memory on disk: one HDF5 file of named float32 arrays, integers and texts, which
+// The optimizer's memory on disk: one HDF5 file of named arrays, integers and texts, which
 // any HDF5 reader opens. The image is built in memory and stored through AtomicFile, so the file is
 // whole or absent. The same contents give the same bytes.
 #ifndef LAPIDARY_TRAIN_STATE_FILE_H_
@@ -13,7 +13,7 @@
 namespace lapidary {
 
 // Names may hold any character but '/'. Layout: one dataset a name in the root group; tensors are
-// little-endian float32 in their shape, integers scalar int64, texts fixed-length strings.
+// little-endian float32, uint16 (f32's upper halves: bf16) or uint8 (codes) in their shape, integers scalar int64, texts fixed-length strings.
 struct StateFile {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, int64_t> integers;

@@ -6,6 +6,7 @@
 
 #include "autograd/arena.h"
 #include "autograd/base/file.h"
+#include "train/plan.h"
 #include "train/progress.h"
 #include "train/report.h"
 #include "train/run_log.h"
@@ -82,13 +83,15 @@ class Run {
   Run(const TrainConfig& config, const TrainHooks& hooks)
       : config_(config),
         hooks_(hooks),
+        plan_(PlanMemory(config)),
         output_(config),
-        session_(config, output_, [this](const Problem& p) { Warn(p.message); }),
+        session_(config, plan_, output_, [this](const Problem& p) { Warn(p.message); }),
         log_(config.output_dir + "/metrics.jsonl", output_.resume() ? session_.state.step : -1),
         bar_(hooks.progress, "train", session_.total_steps()) {
     WriteFile(config.output_dir + "/training_config.json", TrainConfigText(config));
     bar_.StartAt(session_.state.step);
     opened_ = true;
+    bar_.Say(PlanLine(plan_, config));
     std::vector<std::string> early = std::move(warnings_);
     warnings_.clear();
     early.insert(early.begin(), session_.warnings.begin(), session_.warnings.end());
@@ -176,6 +179,7 @@ class Run {
 
   int64_t Save() {
     const RunState& state = session_.state;
+    TrimArena();  // what steps use and a checkpoint does not
     output_.AddCheckpoint(
         state.step,
         [&](const std::string& folder) {
@@ -210,6 +214,7 @@ class Run {
   const Clock::time_point start_ = Clock::now();
   bool opened_ = false;
   std::vector<std::string> warnings_;
+  const MemoryPlan plan_;
   OutputFolder output_;
   Session session_;
   RunLog log_;

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "autograd/base/error.h"
 
@@ -48,6 +50,13 @@ void WriteAll(int fd, const std::string& path, const char* data, uint64_t bytes,
 
 constexpr uint64_t kBufferBytes = 1 << 20;
 
+// The maps of this process, by address.
+std::mutex maps_mutex;
+std::map<const uint8_t*, uint64_t>& Maps() {
+  static auto* maps = new std::map<const uint8_t*, uint64_t>;
+  return *maps;
+}
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::Open(const std::string& path) {
@@ -70,13 +79,20 @@ std::shared_ptr<const MappedFile> MappedFile::Open(const std::string& path) {
       Fail(path, "map into memory");
     }
     file->data_ = static_cast<const uint8_t*>(data);
+    std::lock_guard<std::mutex> lock(maps_mutex);
+    Maps()[file->data_] = file->size_;
   }
   ::close(fd);
   return file;
 }
 
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (!data_) return;
+  {
+    std::lock_guard<std::mutex> lock(maps_mutex);
+    Maps().erase(data_);
+  }
+  ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
 void MappedFile::DropPages(uint64_t offset, uint64_t bytes) const {
@@ -84,6 +100,21 @@ void MappedFile::DropPages(uint64_t offset, uint64_t bytes) const {
   const uint64_t begin = (offset + page - 1) / page * page;
   const uint64_t end = offset + bytes >= size_ ? size_ : (offset + bytes) / page * page;
   if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+bool DropMappedPages(const void* data, uint64_t bytes) {
+  const uint8_t* begin = static_cast<const uint8_t*>(data);
+  std::lock_guard<std::mutex> lock(maps_mutex);
+  const auto after = Maps().upper_bound(begin);
+  if (after == Maps().begin()) return false;
+  const auto& [start, size] = *std::prev(after);
+  if (begin + bytes > start + size) return false;
+  // A page that holds the end of something else is read again when that is used.
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = reinterpret_cast<uintptr_t>(begin) / page * page;
+  const uintptr_t last = reinterpret_cast<uintptr_t>(begin + bytes);
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  return true;
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {

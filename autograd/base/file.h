@@ -34,6 +34,10 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
+// Tells the system that these bytes need not stay resident: they are read again from the file (or
+// its cached pages) when used. False, and nothing happens, unless they lie in a MappedFile.
+bool DropMappedPages(const void* data, uint64_t bytes);
+
 // Writes a file so that `path` is only ever absent, its old self, or complete. Destroyed without
 // Commit, nothing is left behind.
 class AtomicFile {

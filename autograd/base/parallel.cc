@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "autograd/base/dry_run.h"
 #include "autograd/base/error.h"
 
 namespace lapidary {
@@ -142,7 +143,7 @@ void SetThreads(int threads) {
 }
 
 void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grain) {
-  if (n <= 0) return;
+  if (n <= 0 || DryRun()) return;
   const int64_t parts = in_parallel
                             ? 1
                             : std::min<int64_t>(Threads(), (n + std::max<int64_t>(grain, 1) - 1) /
@@ -157,7 +158,7 @@ void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grai
 }
 
 void ParallelForDynamic(int64_t n, const std::function<void(int64_t, int)>& body) {
-  if (n <= 0) return;
+  if (n <= 0 || DryRun()) return;
   if (in_parallel || n == 1 || Threads() == 1) {
     for (int64_t i = 0; i < n; ++i) body(i, 0);
     return;

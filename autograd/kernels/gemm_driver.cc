@@ -9,6 +9,7 @@
 #include <new>
 #include <vector>
 
+#include "autograd/base/dry_run.h"
 #include "autograd/profile.h"
 
 namespace lapidary {
@@ -217,6 +218,7 @@ PackedActivations Pack(const GemmTable& table, const Activations& a, void* to) {
       }
     }
   };
+  if (DryRun()) return packed;
   if (a.rows * a.k < kSerialWork / 16) {
     pack({0, packed.blocks});
   } else {
@@ -227,6 +229,7 @@ PackedActivations Pack(const GemmTable& table, const Activations& a, void* to) {
 
 void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> outputs) {
   const ProfileScope scope("gemm");
+  if (DryRun()) return;
   const GemmTable& table = GetGemmTable(isa, compute);
   std::vector<Job> jobs;
   std::vector<int64_t> starts = {0};
@@ -264,6 +267,10 @@ void ForPasses(const GemmTable& table, int64_t n, int64_t row_bytes,
 }
 
 char* PackingBuffer(int64_t bytes) {
+  if (DryRunCounts* dry = DryRunSlot()) {
+    dry->scratch_bytes = std::max(dry->scratch_bytes, bytes);
+    return nullptr;
+  }
   // One for each calling thread: a nested call is serial and packs its own.
   thread_local Scratch packed;
   return static_cast<char*>(packed.Get(bytes));

@@ -84,6 +84,27 @@ TEST(Resume, MetricsGoOnWhereTheyStopped) {
   EXPECT_EQ(losses(Place().path() + "/log").size(), 3u);
 }
 
+// States of every type are stored as they are.
+TEST(Resume, WithSmallOptimizerStates) {
+  for (const std::string optim : {"adamw_8bit", "adamw_bf16"}) {
+    const std::vector<std::string> set = {"optim=" + optim, "lora.r=16"};
+    const std::string straight = RunInChild(Place().Config(optim, set));
+    ASSERT_EQ(straight.size(), 64u) << straight;
+    EXPECT_NE(straight, RunInChild(Place().Config(optim + "-32", {"lora.r=16"})));
+    stop_flag = 0;
+    TrainHooks hooks;
+    hooks.stop = &stop_flag;
+    hooks.on_step = [](int64_t step, double) { stop_flag = step == 3; };
+    EXPECT_EQ(RunInChild(Place().Config(optim + "-2", set), hooks), "interrupted");
+    std::vector<std::string> again = set;
+    again.push_back("resume_from_checkpoint=true");
+    EXPECT_EQ(RunInChild(Place().Config(optim + "-2", again)), straight);
+    again[0] = "optim=adamw_torch";
+    EXPECT_NE(RunInChild(Place().Config(optim + "-2", again)).find("'optim' must be as in the run"),
+              std::string::npos);
+  }
+}
+
 TEST(Resume, WithPacking) {
   const std::vector<std::string> set = {"packing=true", "max_length=64", "save_steps=1"};
   const std::string straight = RunInChild(Place().Config("packed", set));

@@ -1,0 +1,417 @@
+#include "train/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "autograd/arena.h"
+#include "autograd/base/memory_info.h"
+#include "autograd/base/parallel.h"
+#include "model/adapt.h"
+#include "model/load.h"
+#include "train/adamw.h"
+#include "train/progress.h"
+#include "train/session.h"
+#include "train/step.h"
+
+namespace lapidary {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Resident beside what is counted: code and libraries with their own memory, and a tokenizer by its
+// words. Measured (bench/plan_check.sh measures again).
+constexpr int64_t kProgramBytes = int64_t{45} << 20;
+constexpr int64_t kBytesPerWord = 900;
+// Panels and partial sums of a matrix product, for each thread, beside the packed activations.
+constexpr int64_t kPanelBytes = int64_t{2} << 20;
+// What a token costs outside of tensors: ids, positions, spans, targets, in the sample, the batch
+// and the step.
+constexpr int64_t kBytesPerToken = 200;
+
+// Bytes of the frozen matrices: of all, or of the layers.
+int64_t MappedBytes(Transformer& model, bool layers_only) {
+  int64_t bytes = 0;
+  const auto add = [&](const Weight& w) {
+    if (!w.param) bytes += w.rows() * w.view.row_bytes;
+  };
+  if (!layers_only) {
+    add(model.embed_tokens);
+    if (model.lm_head) add(*model.lm_head);
+    if (model.vision) add(model.vision->patch_dense.w), add(model.vision->projection.w);
+    if (model.audio) add(model.audio->projection.w);
+  }
+  for (Layer& layer : model.layers) {
+    for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
+                            &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
+      if (l->w.rows() > 0) add(l->w);
+    }
+  }
+  return bytes;
+}
+
+// A micro-batch of text as long as any may be.
+MicroBatch LongestBatch(int64_t tokens, int64_t documents) {
+  MicroBatch batch;
+  batch.input.ids.assign(static_cast<size_t>(tokens), 2);
+  batch.targets.assign(static_cast<size_t>(tokens), 2);
+  batch.weights.assign(static_cast<size_t>(tokens), 1.0f);
+  for (int64_t d = 0; d < documents; ++d) {
+    batch.input.document_starts.push_back(static_cast<int32_t>(tokens * d / documents));
+  }
+  return batch;
+}
+
+// Peak of a step under one policy.
+struct Peak {
+  int64_t arena = 0, scratch = 0;
+};
+
+// The dry run: base, parameters and optimizer once, then a step for each policy asked for.
+class Rehearsal {
+ public:
+  Rehearsal(const TrainConfig& config, MemoryPlan* plan) : config_(config), plan_(*plan) {
+    loaded_ = LoadModel(config.model_name_or_path);
+    Transformer& model = loaded_.model;
+    MemoryParts& parts = plan_.parts;
+    parts.tables = Live();
+    if (config.lora) {
+      AttachLora(model, *config.lora, 0);
+    } else {
+      MakeAllTrainable(model);
+    }
+    parts.base = MappedBytes(model, false);
+    layer_bytes_ = MappedBytes(model, true);
+    layers_ = static_cast<int64_t>(model.layers.size());
+    hidden_ = model.config.text.hidden_size;
+    parts.program = kProgramBytes + model.config.text.vocab_size * kBytesPerWord;
+    parts.adapter = Live() - parts.tables;
+    const std::vector<Param*> params = TrainableParams(model);
+    for (const Param* p : params) parts.gradients += p->value.byte_size();
+    optimizer_.emplace(params, AdamWOptions{.states = StatesOf(config.optim)});
+    parts.optimizer = Live() - parts.tables - parts.adapter;
+    options_.loss_chunk = config.loss_chunk;
+    options_.max_grad_norm = config.max_grad_norm;
+    options_.forward.compute = ComputeOf(config.compute);
+    options_.forward.image_mask = ImageMaskOf(config.image_mask);
+    options_.forward.training = true;
+    options_.forward.gradient_checkpointing = config.gradient_checkpointing;
+    batch_ = LongestBatch(plan_.tokens, config.per_device_train_batch_size);
+  }
+
+  Peak Run(ActivationPolicy policy) {
+    policy.file = std::make_shared<StashFile>("", 0);
+    options_.forward.activations = &policy;
+    ResetHighWater();
+    DryRunSlot()->scratch_bytes = 0;
+    OptimizerStep(loaded_.model, *optimizer_, {batch_}, 0.0, options_);
+    return {GetArenaStats().high_water_bytes, DryRunSlot()->scratch_bytes};
+  }
+
+  int64_t layers() const { return layers_; }
+  int64_t hidden() const { return hidden_; }
+  // What stays of the layers' weights if only two layers are resident at a time.
+  int64_t streamed() const { return plan_.parts.base - layer_bytes_ + layer_bytes_ * 3 / layers_; }
+
+ private:
+  static int64_t Live() { return GetArenaStats().live_bytes; }
+
+  const TrainConfig& config_;
+  MemoryPlan& plan_;
+  LoadedModel loaded_;
+  std::optional<AdamW> optimizer_;
+  StepOptions options_;
+  MicroBatch batch_;
+  int64_t layers_ = 0, hidden_ = 0, layer_bytes_ = 0;
+};
+
+StashForm FormOf(const TrainConfig& config) {
+  if (config.activation_dtype == "int8") return StashForm::kInt8;
+  return ComputeOf(config.compute) == Compute::kBfloat16 ? StashForm::kBf16 : StashForm::kFloat32;
+}
+
+// The first `disk` layers' inputs on disk, the last `whole` layers kept whole, the `attention`
+// before those without their feed-forward stage.
+ActivationPolicy MakePolicy(const TrainConfig& config, int64_t layers, int64_t whole,
+                            int64_t attention, int64_t disk, int64_t chunk) {
+  ActivationPolicy policy;
+  policy.int8 = config.activation_dtype == "int8";
+  policy.chunk = chunk;
+  policy.layers.assign(static_cast<size_t>(layers), {});
+  for (int64_t i = 0; i < layers; ++i) {
+    LayerPolicy& layer = policy.layers[static_cast<size_t>(i)];
+    if (i >= layers - whole) {
+      layer.keep = LayerKeep::kEverything;
+    } else if (i >= layers - whole - attention) {
+      layer.keep = LayerKeep::kAttention;
+    } else {
+      layer.on_disk = i < disk;
+    }
+  }
+  return policy;
+}
+
+// Fills the parts that a policy decides; true if the whole fits.
+class Chooser {
+ public:
+  Chooser(const TrainConfig& config, Rehearsal* rehearsal, MemoryPlan* plan)
+      : config_(config), rehearsal_(*rehearsal), plan_(*plan) {}
+
+  bool Try(int64_t whole, int64_t attention, int64_t disk, int64_t chunk, bool stream) {
+    ActivationPolicy policy =
+        MakePolicy(config_, rehearsal_.layers(), whole, attention, disk, chunk);
+    policy.stream_base = stream;
+    const Peak peak = rehearsal_.Run(policy);
+    MemoryPlan plan = plan_;
+    MemoryParts& parts = plan.parts;
+    if (stream) parts.base = rehearsal_.streamed();
+    const int64_t kept = rehearsal_.layers() - whole - attention;
+    const int64_t input = StashBytes(FormOf(config_), plan.tokens, rehearsal_.hidden());
+    const int64_t on_disk = std::min(disk, kept);
+    plan.disk = on_disk * input;
+    parts.layer_inputs = config_.gradient_checkpointing ? (kept - on_disk) * input : 0;
+    const int64_t lasting = parts.tables + parts.adapter + parts.optimizer;
+    parts.activations =
+        std::max<int64_t>(peak.arena - lasting - parts.gradients - parts.layer_inputs, 0);
+    parts.workspace = peak.scratch + Threads() * kPanelBytes;
+    // A checkpoint is written when no step runs: copies of the values, then the states twice.
+    const int64_t saving = lasting + std::max(parts.adapter, 2 * parts.optimizer);
+    plan.arena = std::max(peak.arena, saving);
+    parts.total = parts.base + plan.arena + parts.workspace + parts.program + parts.data;
+    plan.policy = std::move(policy);
+    least_ = least_ == 0 ? parts.total : std::min(least_, parts.total);
+    if (parts.total > plan_.limit) return false;
+    plan_ = std::move(plan);
+    return true;
+  }
+
+  // The largest n in [0, most] for which fits(n) holds; fits(0) does, and it holds up to some n.
+  static int64_t Most(int64_t most, const std::function<bool(int64_t)>& fits) {
+    int64_t low = 0;
+    while (low < most) {
+      const int64_t middle = (low + most + 1) / 2;
+      if (fits(middle)) {
+        low = middle;
+      } else {
+        most = middle - 1;
+      }
+    }
+    return low;
+  }
+
+  bool Choose() {
+    const int64_t layers = rehearsal_.layers();
+    if (!config_.gradient_checkpointing) return Try(layers, 0, 0, kChunks[0], false);
+    const bool disk_only = config_.activation_offload == "disk";
+    const int64_t some = disk_only ? layers : 0;
+    const int64_t most = config_.activation_offload == "memory" ? 0 : layers;
+    for (const bool stream : {false, true}) {
+      for (const int64_t chunk : kChunks) {
+        if (!Try(0, 0, some, chunk, stream)) continue;
+        if (stream || chunk != kChunks[0]) return true;
+        const int64_t whole =
+            Most(layers, [&](int64_t n) { return Try(n, 0, some, chunk, stream); });
+        Most(layers - whole, [&](int64_t n) { return Try(whole, n, some, chunk, stream); });
+        return true;
+      }
+      // The fewest inputs on disk that do.
+      if (most > 0 && !disk_only) {
+        for (const int64_t chunk : kChunks) {
+          if (!Try(0, 0, layers, chunk, stream)) continue;
+          Most(layers, [&](int64_t n) { return Try(0, 0, layers - n, chunk, stream); });
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  int64_t least() const { return least_; }
+
+ private:
+  static constexpr int64_t kChunks[] = {512, 256, 128, 64};
+
+  const TrainConfig& config_;
+  Rehearsal& rehearsal_;
+  MemoryPlan& plan_;
+  int64_t least_ = 0;
+};
+
+std::string Gigabytes(int64_t bytes) {
+  char text[64];
+  if (bytes < 100'000'000) {
+    std::snprintf(text, sizeof(text), "%.1f MB", static_cast<double>(bytes) / 1e6);
+  } else {
+    std::snprintf(text, sizeof(text), "%.2f GB", static_cast<double>(bytes) / 1e9);
+  }
+  return text;
+}
+
+// A limit that will do, written as the key wants it: rounded up to 10 MB.
+std::string LimitText(int64_t bytes) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.2fGB", std::ceil(static_cast<double>(bytes) / 1e7) / 100);
+  return text;
+}
+
+struct Counts {
+  int64_t whole = 0, attention = 0, memory = 0, disk = 0;
+};
+Counts CountPolicy(const MemoryPlan& plan) {
+  Counts counts;
+  for (const LayerPolicy& layer : plan.policy.layers) {
+    if (layer.keep == LayerKeep::kEverything || !plan.checkpointing) {
+      ++counts.whole;
+    } else if (layer.keep == LayerKeep::kAttention) {
+      ++counts.attention;
+    } else {
+      ++(layer.on_disk ? counts.disk : counts.memory);
+    }
+  }
+  return counts;
+}
+
+}  // namespace
+
+int64_t ParseBytes(const std::string& text, const std::string& where) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  std::string unit = end;
+  unit.erase(std::remove(unit.begin(), unit.end(), ' '), unit.end());
+  const std::pair<const char*, double> units[] = {
+      {"", 1},      {"B", 1},         {"KB", 1e3},      {"MB", 1e6},      {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 0x1p40}};
+  for (const auto& [name, size] : units) {
+    if (unit != name || end == text.c_str() || !(number > 0) || number * size > 0x1p60) continue;
+    return static_cast<int64_t>(number * size);
+  }
+  throw Error(StrCat(where, ": must be a size such as \"9GB\" or \"8GiB\"; got '", text, "'"));
+}
+
+MemoryPlan PlanMemory(const TrainConfig& config) {
+  MemoryPlan plan;
+  plan.checkpointing = config.gradient_checkpointing;
+  if (config.memory_limit.empty()) {
+    const MemoryRoom room = AvailableMemory();
+    plan.limit = room.bytes;
+    plan.limit_from = room.from;
+  } else {
+    plan.limit = ParseBytes(config.memory_limit, "memory_limit");
+    plan.limit_from = "memory_limit";
+  }
+  plan.tokens = config.max_length * config.per_device_train_batch_size;
+  plan.tokens_per_step = plan.tokens * config.gradient_accumulation_steps;
+  plan.parts.data = kBytesPerToken * (plan.tokens_per_step + 2 * plan.tokens);
+  int64_t least = 0;
+  bool fits = false;
+  CountMemory([&] {
+    Rehearsal rehearsal(config, &plan);
+    Chooser chooser(config, &rehearsal, &plan);
+    fits = chooser.Choose();
+    least = chooser.least();
+  });
+  if (fits) return plan;
+  std::string advice = plan.limit_from == "memory_limit"
+                           ? StrCat("try memory_limit: \"", LimitText(least), "\"")
+                           : StrCat("try a machine with ", Gigabytes(least));
+  if (plan.tokens > 128) advice += ", a shorter max_length";
+  if (config.per_device_train_batch_size > 1) advice += ", per_device_train_batch_size: 1";
+  if (!config.gradient_checkpointing) advice += ", gradient_checkpointing: true";
+  if (config.activation_offload == "memory") advice += ", activation_offload: \"auto\"";
+  if (config.optim != "adamw_8bit" && config.optim != "adamw_bnb_8bit") {
+    advice += ", optim: \"adamw_8bit\"";
+  }
+  throw Error(StrCat(plan.limit_from, ": must be at least ", Gigabytes(least), " for ",
+                     CountText(plan.tokens), " tokens of this model; got ", Gigabytes(plan.limit),
+                     "; ", advice));
+}
+
+std::string PolicyText(const MemoryPlan& plan, const TrainConfig& config) {
+  const Counts counts = CountPolicy(plan);
+  const char* form = FormOf(config) == StashForm::kInt8   ? "int8"
+                     : FormOf(config) == StashForm::kBf16 ? "bf16"
+                                                          : "float32";
+  std::string text;
+  const auto add = [&](int64_t layers, const std::string& what) {
+    if (layers == 0) return;
+    text += StrCat(text.empty() ? "" : ", ", layers, layers == 1 ? " layer " : " layers ", what);
+  };
+  add(counts.disk, StrCat("by its input (", form, ") on disk"));
+  add(counts.memory, StrCat("by its input (", form, ") in memory"));
+  add(counts.attention, "with the attention stage kept");
+  add(counts.whole, "kept whole");
+  if (plan.policy.stream_base) text += ", base streamed from its file";
+  return text;
+}
+
+std::string PlanLine(const MemoryPlan& plan, const TrainConfig& config) {
+  return StrCat("plan: ", Gigabytes(plan.parts.total), " of ", Gigabytes(plan.limit), " (",
+                plan.limit_from, ") for ", CountText(plan.tokens), " tokens; ",
+                PolicyText(plan, config));
+}
+
+nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& config) {
+  const MemoryParts& p = plan.parts;
+  Json layers = Json::array();
+  for (const LayerPolicy& layer : plan.policy.layers) {
+    layers.push_back(layer.keep == LayerKeep::kEverything || !plan.checkpointing ? "whole"
+                     : layer.keep == LayerKeep::kAttention                       ? "attention"
+                     : layer.on_disk                                             ? "input on disk"
+                                                                                 : "input");
+  }
+  return {{"memory",
+           {{"base", p.base},
+            {"tables", p.tables},
+            {"adapter", p.adapter},
+            {"gradients", p.gradients},
+            {"optimizer", p.optimizer},
+            {"layer_inputs", p.layer_inputs},
+            {"activations", p.activations},
+            {"workspace", p.workspace},
+            {"program", p.program},
+            {"data", p.data},
+            {"total", p.total}}},
+          {"limit", plan.limit},
+          {"limit_from", plan.limit_from},
+          {"disk", plan.disk},
+          {"tokens", plan.tokens},
+          {"tokens_per_step", plan.tokens_per_step},
+          {"chunk", plan.policy.chunk},
+          {"base_streamed", plan.policy.stream_base},
+          {"policy", PolicyText(plan, config)},
+          {"layers", layers}};
+}
+
+std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
+  const MemoryParts& p = plan.parts;
+  std::string text;
+  const auto row = [&](const char* name, int64_t bytes, const std::string& note) {
+    char line[200];
+    std::snprintf(line, sizeof(line), "%-14s %10s  %s", name, Gigabytes(bytes).c_str(),
+                  note.c_str());
+    text += std::string(line) + "\n";
+  };
+  row("base", p.base,
+      plan.policy.stream_base ? "mapped; three layers at a time and the embedding stay resident"
+                              : "mapped; counts as resident once it has been read");
+  row("tables", p.tables, "norms and tables of the embedders, float32");
+  row("adapter", p.adapter, config.lora ? "float32" : "all parameters, float32");
+  row("gradients", p.gradients, "float32");
+  row("optimizer", p.optimizer, config.optim);
+  row("layer inputs", p.layer_inputs,
+      plan.disk > 0 ? StrCat("in memory; ", Gigabytes(plan.disk), " on disk") : "in memory");
+  row("activations", p.activations,
+      StrCat("at the peak of a step; feed-forward ", plan.policy.chunk, " tokens at a time"));
+  row("workspace", p.workspace, "of matrix products");
+  row("program", p.program, "code, libraries, tokenizer");
+  row("data", p.data, "samples built ahead");
+  row("total", p.total,
+      StrCat("of ", Gigabytes(plan.limit), " (", plan.limit_from, "), for ", CountText(plan.tokens),
+             " tokens of text"));
+  return text + "layers         " + PolicyText(plan, config) + "\n";
+}
+
+}  // namespace lapidary
