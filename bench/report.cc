@@ -103,8 +103,8 @@ void StepTable(const Json& machine, const std::vector<Json>& steps, std::string&
     md += "Not measured.\n";
     return;
   }
-  const bool share =
-      std::any_of(steps.begin(), steps.end(), [](const Json& s) { return s.contains("share"); });
+  const bool share = std::any_of(steps.begin(), steps.end(),
+                                 [](const Json& s) { return s.contains("share_of_peak"); });
   md += StrCat("| tokens | step | tokens/s | peak memory |", share ? " share of peak |" : "",
                "\n|---|---|---|---|", share ? "---|" : "", "\n");
   for (const Json& s : steps) {
@@ -112,23 +112,24 @@ void StepTable(const Json& machine, const std::vector<Json>& steps, std::string&
                  Rate(s.at("step_s").get<double>()), " s | ", Rate(s.at("tok_s").get<double>()),
                  " | ", Number(s.at("peak_rss_gb").get<double>(), 2), " GB |");
     if (share) {
-      md += s.contains("share") ? StrCat(" ", Number(100 * s.at("share").get<double>(), 0), " % |")
-                                : " |";
+      md += s.contains("share_of_peak")
+                ? StrCat(" ", Number(100 * s.at("share_of_peak").get<double>(), 0), " % |")
+                : " |";
     }
     md += "\n";
   }
 }
 
-// "profile": {name: seconds} of the last step.
+// "op_seconds": {name: seconds} of the last step.
 void ProfileTable(const std::vector<Json>& steps, std::string& md) {
   std::map<std::string, std::map<int64_t, double>> rows;
   std::vector<int64_t> columns;
   std::map<int64_t, double> totals;
   for (const Json& s : steps) {
-    if (!s.contains("profile")) continue;
+    if (!s.contains("op_seconds")) continue;
     const int64_t tokens = s.at("tokens").get<int64_t>();
     columns.push_back(tokens);
-    for (const auto& [name, seconds] : s.at("profile").items()) {
+    for (const auto& [name, seconds] : s.at("op_seconds").items()) {
       rows[name][tokens] = seconds.get<double>();
       totals[tokens] += seconds.get<double>();
     }

@@ -13,17 +13,19 @@
 #   --work DIR      where the random models lie while it runs (default: bench/results/work, removed at the end)
 #   --keep          keep them
 #   --build DIR     build folder (default: build)
+#   --no-build      its programs as they are
 # LLAMA_BENCH=/path/to/llama-bench sets llama.cpp beside prefill and decoding. LAPIDARY_ISA and LAPIDARY_THREADS apply.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-quick= layers= venv= out= fresh= work=bench/results/work keep= build=build
+quick= layers= venv= out= fresh= work=bench/results/work keep= build=build no_build=
 fail() { echo "run.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1 ;;
     --fresh) fresh=1 ;;
     --keep) keep=1 ;;
+    --no-build) no_build=1 ;;
     --layers|--venv|--out|--work|--build)
       [ $# -ge 2 ] || fail "$1: needs a value; got none; try --help"
       declare "${1#--}=$2"
@@ -40,7 +42,7 @@ else
 fi
 [[ $layers =~ ^[1-9][0-9]*$ && $layers -le 48 ]] || fail "--layers: must be from 1 to 48; got $layers"
 [ -z "${LLAMA_BENCH:-}" ] || [ -x "$LLAMA_BENCH" ] || fail "LLAMA_BENCH: must be a program; got $LLAMA_BENCH"
-torch_layers=$((layers < 6 ? layers : 6))  # PyTorch cannot hold more in an ordinary machine
+torch_layers=6  # PyTorch cannot hold more in an ordinary machine, and wants a full layer last
 
 cpu=$(lscpu | sed -n 's/^Model name: *//p' | head -1)
 date=$(date +%F)
@@ -87,11 +89,13 @@ step() {
   rm -f "$out/$file.log"
 }
 
-say "build"
-bash recipes/setup.sh "$build" >/dev/null
-cmake --build "$build" --target lapidary bench_gemm bench_step bench_generate bench_report >"$out/build.log" 2>&1 ||
-  { tail -20 "$out/build.log" >&2; fail "build: must succeed; got an error, see $out/build.log"; }
-rm -f "$out/build.log"
+if [ -z "$no_build" ]; then
+  say "build"
+  bash recipes/setup.sh "$build" >/dev/null
+  cmake --build "$build" --target lapidary bench_gemm bench_step bench_generate bench_report >"$out/build.log" 2>&1 ||
+    { tail -20 "$out/build.log" >&2; fail "build: must succeed; got an error, see $out/build.log"; }
+  rm -f "$out/build.log"
+fi
 bench=$build/bench
 
 # How fast the products are decides how long the steps take: 69.4 GFLOP a token for 48 layers with everything recomputed.
@@ -136,20 +140,16 @@ step model.json $((5 + layers * 4)) "a random model of $layers layers as Q4_0, $
 
 for t in "${tokens[@]}"; do
   step "step-$t.json" "$(step_seconds "$t" "$layers" $((steps + 1)))" "$((steps + 1)) training steps of $t tokens" \
-    "$bench/bench_step" "$model" --tokens "$t" --steps "$steps" --checkpointing --profile --json
+    "$bench/bench_step" "$model/model.gguf" --tokens "$t" --steps "$steps" --checkpointing --profile --json
 done
 
 prompt=512 new=$([ -n "$quick" ] && echo 16 || echo 64)
 step generate.json "$(awk -v l="$layers" -v n="$new" 'BEGIN { print 4 * (12 + n * (0.1 + l * 0.02)) }')" \
   "prefill of $prompt tokens and $new more" \
-  "$bench/bench_generate" "$model" --prompt "$prompt" --new "$new" --repeat 3 --json
+  "$bench/bench_generate" "$model/model.gguf" --prompt "$prompt" --new "$new" --repeat 3 --json
 if [ -n "${LLAMA_BENCH:-}" ]; then
-  llama() {
-    local gguf
-    gguf=$(find "$model" -name '*.gguf' ! -name '*mmproj*' | head -1)
-    "$LLAMA_BENCH" -m "$gguf" -t "${LAPIDARY_THREADS:-$(nproc)}" -p "$prompt" -n "$new" -r 3 -o json
-  }
-  step llama.json $((60 + layers * 5)) "llama.cpp on the same file" llama
+  step llama.json $((60 + layers * 5)) "llama.cpp on the same file" \
+    "$LLAMA_BENCH" -m "$model/model.gguf" -t "${LAPIDARY_THREADS:-$(nproc)}" -p "$prompt" -n "$new" -r 3 -o json
 fi
 
 if [ -n "$venv" ]; then
