@@ -23,8 +23,8 @@ int64_t StashBytes(StashForm form, int64_t rows, int64_t cols);
 
 // Records on disk, in a file without a name that vanishes with the process. A thread of its own
 // writes behind and reads ahead: records should be taken in the reverse order of their keeping, as
-// a backward pass does; taking one starts reading the one before. At most two records wait to be
-// written and one is read ahead, so at most three are in memory. One user at a time.
+// a backward pass does; taking one starts reading the one before. At most one waits to be written
+// and one is read ahead, so at most two are in memory beside it. One user at a time.
 class StashFile {
  public:
   // Reserves `bytes` of disk in `folder`. Throws Error if the folder cannot be written or the disk

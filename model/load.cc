@@ -119,6 +119,7 @@ class Loader {
       const int64_t bad = CountNotFinite(t);
       LAPIDARY_CHECK(bad == 0, name, ": values must be finite; got ", bad,
                      " that are not; try `lapidary inspect`");
+      DropMappedPages(t.data, t.bytes);  // they come back when the model runs
     }
     Weight w;
     w.name = name;

@@ -125,15 +125,16 @@ void DropNeighbours(Transformer& model, size_t index) {
 
 // One layer without a cache, keeping for its gradient what the policy says. Without a tape nothing
 // is kept, and the rows of the feed-forward stage go in chunks all the same.
-Var ForwardLayer(Transformer& model, size_t index, Var h, const std::shared_ptr<const LayerContext>& shared,
+Var ForwardLayer(Transformer& model, size_t index, Var h,
+                 const std::shared_ptr<const LayerContext>& shared,
                  const std::shared_ptr<std::vector<int64_t>>& step_positions,
                  const LayerPolicy& keep, const ActivationPolicy& policy) {
   Layer& layer = model.layers[index];
   Tape& tape = h.tape();
   const bool records = tape.mode() == Tape::Mode::kRecord;
   if (records && keep.keep == LayerKeep::kEverything) return Forward(layer, std::move(h), *shared);
-  const auto first = [&model, index, shared, step_positions,
-                      stream = policy.stream_base](Tape&, std::span<const Var> in) {
+  const auto first = [&model, index, shared, step_positions, stream = policy.stream_base](
+                         Tape&, std::span<const Var> in) {
     if (stream) DropNeighbours(model, index);
     return AttentionStage(model.layers[index], in[0], *shared);
   };
@@ -149,10 +150,8 @@ Var ForwardLayer(Transformer& model, size_t index, Var h, const std::shared_ptr<
   if (shared->linear.compute == Compute::kBfloat16) stash.form = StashForm::kBf16;
   if (policy.int8) stash.form = StashForm::kInt8;
   if (keep.on_disk) stash.file = policy.file;
-  return Checkpoint(
-      tape,
-      first,
-      {std::move(h)}, TrainableOf(layer), stash, std::move(feed_forward));
+  return Checkpoint(tape, first, {std::move(h)}, TrainableOf(layer), stash,
+                    std::move(feed_forward));
 }
 
 }  // namespace

@@ -64,8 +64,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("adam_beta1", c.adam_beta1, RealRule{0, 1}, "AdamW");
   visit("adam_beta2", c.adam_beta2, RealRule{0, 1}, "AdamW");
   visit("adam_epsilon", c.adam_epsilon, RealRule{0, 1}, "AdamW");
-  visit("optim", c.optim,
-        WordRule{{"adamw_torch", "adamw_bf16", "adamw_8bit", "adamw_bnb_8bit"}},
+  visit("optim", c.optim, WordRule{{"adamw_torch", "adamw_bf16", "adamw_8bit", "adamw_bnb_8bit"}},
         "AdamW with moments in float32, bf16 or 8 bits a value");
   visit("seed", c.seed, IntRule{0}, "of the order of samples, adapters and dropout");
   visit("compute", c.compute, WordRule{{"bfloat16", "float32"}}, "type of the matrix products");

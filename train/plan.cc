@@ -83,7 +83,7 @@ class Rehearsal {
     } else {
       MakeAllTrainable(model);
     }
-    parts.base = MappedBytes(model, false);
+    parts.base = base_bytes_ = MappedBytes(model, false);
     layer_bytes_ = MappedBytes(model, true);
     layers_ = static_cast<int64_t>(model.layers.size());
     hidden_ = model.config.text.hidden_size;
@@ -113,8 +113,10 @@ class Rehearsal {
 
   int64_t layers() const { return layers_; }
   int64_t hidden() const { return hidden_; }
-  // What stays of the layers' weights if only two layers are resident at a time.
-  int64_t streamed() const { return plan_.parts.base - layer_bytes_ + layer_bytes_ * 3 / layers_; }
+  // What stays of the base if three layers' weights are resident at a time.
+  int64_t streamed() const {
+    return base_bytes_ - layer_bytes_ + layer_bytes_ * std::min<int64_t>(3, layers_) / layers_;
+  }
 
  private:
   static int64_t Live() { return GetArenaStats().live_bytes; }
@@ -125,7 +127,7 @@ class Rehearsal {
   std::optional<AdamW> optimizer_;
   StepOptions options_;
   MicroBatch batch_;
-  int64_t layers_ = 0, hidden_ = 0, layer_bytes_ = 0;
+  int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
 };
 
 StashForm FormOf(const TrainConfig& config) {

@@ -31,8 +31,8 @@ struct RunState {
 // Fills `folder` with a checkpoint: the adapter (PEFT), or the model (full fine-tuning, `adapter`
 // null); trainer_state.h5 with the data cursor and, by parameter name, `.exp_avg`, `.exp_avg_sq`,
 // `.step` (of 8-bit states also `.exp_avg.absmax` and
-// `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values; training_config.json;
-// trainer_state.json last. Throws Error if something cannot be written.
+// `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values;
+// training_config.json; trainer_state.json last. Throws Error if something cannot be written.
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
                      const AdamW& optimizer, const TrainConfig& config, const RunState& state);
 

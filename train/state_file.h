@@ -13,7 +13,8 @@
 namespace lapidary {
 
 // Names may hold any character but '/'. Layout: one dataset a name in the root group; tensors are
-// little-endian float32, uint16 (f32's upper halves: bf16) or uint8 (codes) in their shape, integers scalar int64, texts fixed-length strings.
+// little-endian float32, uint16 (f32's upper halves: bf16) or uint8 (codes) in their shape,
+// integers scalar int64, texts fixed-length strings.
 struct StateFile {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, int64_t> integers;

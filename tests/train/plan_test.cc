@@ -18,6 +18,9 @@
 namespace lapidary {
 namespace {
 
+// Processes are forked from this one, which must not have threads then.
+[[maybe_unused]] const int one_thread = ::setenv("LAPIDARY_THREADS", "1", 1);
+
 const tiny::RunPlace& Place() {
   static const tiny::RunPlace place;
   return place;
@@ -155,12 +158,11 @@ TEST(Plan, TheLimitChoosesThePolicy) {
   const MemoryPlan tight = plan(least);
   EXPECT_LE(tight.parts.total, tight.limit);
   EXPECT_LT(tight.parts.total, roomy.parts.total);
-  for (const LayerPolicy& layer : tight.policy.layers) EXPECT_EQ(layer.keep, LayerKeep::kInput);
   // Every plan between is within its limit, and slower choices come only with tighter limits.
   int64_t whole_before = static_cast<int64_t>(roomy.policy.layers.size());
   for (int64_t limit = roomy.parts.total; limit > tight.parts.total;
        limit -= (roomy.parts.total - tight.parts.total) / 4) {
-    const MemoryPlan between = plan(std::to_string(limit));
+    const MemoryPlan between = plan(StrCat(limit, "B"));
     EXPECT_LE(between.parts.total, limit);
     int64_t whole = 0;
     for (const LayerPolicy& layer : between.policy.layers) {
@@ -171,7 +173,8 @@ TEST(Plan, TheLimitChoosesThePolicy) {
   }
   const MemoryPlan disk = plan("20GB", {"activation_offload=disk"});
   EXPECT_EQ(disk.disk, 0);  // kept whole: nothing needs to wait
-  EXPECT_NE(plan("20GB", {"optim=adamw_8bit"}).parts.optimizer, roomy.parts.optimizer);
+  EXPECT_LT(plan("20GB", {"lora.r=64", "optim=adamw_8bit"}).parts.optimizer,
+            plan("20GB", {"lora.r=64"}).parts.optimizer / 3);
 }
 
 TEST(Plan, ARefusedRunLeavesNothing) {
@@ -183,15 +186,19 @@ TEST(Plan, ARefusedRunLeavesNothing) {
 // A run in a process that cannot have more: it fits by its plan, and the same run with everything
 // kept does not.
 TEST(Plan, AHardCapHoldsARunToItsPlan) {
+  ASSERT_TRUE(tiny::ExitedWell(tiny::Fork([] {
+    MakeModel(MakeModelConfig("tiny", 8), Place().path() + "/deep", {}, [](int64_t, int64_t) {});
+  })));
   std::string text;
-  for (int i = 0; i < 4000; ++i) text += i % 7 == 0 ? "amber basalt " : "coral flint ";
+  for (int i = 0; i < 8000; ++i) text += i % 7 == 0 ? "amber basalt " : "coral flint ";
   WriteFile(Place().path() + "/long.jsonl", nlohmann::json{{"text", text}}.dump() + "\n");
   const std::vector<std::string> set = {StrCat("dataset.train=", Place().path(), "/long.jsonl"),
-                                        "max_length=4096",
+                                        "max_length=8192",
                                         "on_too_long=truncate",
                                         "max_steps=1",
                                         "gradient_accumulation_steps=1",
-                                        "per_device_train_batch_size=1"};
+                                        "per_device_train_batch_size=1",
+                                        StrCat("model_name_or_path=", Place().path(), "/deep")};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), set.begin(), set.end());
     return more;
@@ -211,8 +218,8 @@ TEST(Plan, AHardCapHoldsARunToItsPlan) {
     const rlimit limit = {static_cast<rlim_t>(cap), static_cast<rlim_t>(cap)};
     ::setrlimit(RLIMIT_DATA, &limit);
   };
-  EXPECT_EQ(tiny::RunInChild(squeezed, {}, capped).size(), 64u)
-      << tiny::RunInChild(squeezed, {}, capped);
+  const std::string result = tiny::RunInChild(squeezed, {}, capped);
+  EXPECT_EQ(result.size(), 64u) << result;
   const TrainConfig kept =
       Place().Config("cap-all", with({"memory_limit=20GB", "gradient_checkpointing=false"}));
   const std::string message = tiny::RunInChild(kept, {}, capped);
