@@ -270,6 +270,16 @@ TEST(MakeModel, GgufEqualsTheExportOfTheFolder) {
       }
     }
   }
+  // llama.cpp refuses rope_freqs.weight where no layer uses it: two layers are both sliding.
+  const auto has_divisors = [&](int64_t layers) {
+    MakeModelOptions made;
+    made.format = "gguf:bf16";
+    made.overwrite = true;
+    MakeModel(MakeModelConfig("tiny", layers), out, made, {});
+    return GgufFile::Open(out + "/model.gguf").tensors().Find("rope_freqs.weight") != nullptr;
+  };
+  EXPECT_FALSE(has_divisors(2));
+  EXPECT_TRUE(has_divisors(6));
   MakeModelOptions options;
   options.format = "gguf:q9";
   EXPECT_THROW(MakeModel(MakeModelConfig("tiny", 2), out + "2", options, {}), Error);

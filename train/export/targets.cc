@@ -1,5 +1,6 @@
 #include "train/export/targets.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -131,9 +132,14 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
   OutputPlan plan{target.name, path, false, {}, {}};
   PlannedFile text{path, &FindFileType("gguf"), {}, {}};
   PlannedFile mmproj{MmprojPath(path), &FindFileType("gguf"), {}, {}};
-  const std::vector<float> divisors = RopeFrequencyDivisors(config);
-  AddPlanned(text, "rope_freqs.weight", {static_cast<int64_t>(divisors.size())},
-             {"", divisors, &GetFormat("F32"), GgufLayout::kSame});
+  // Only full layers use it, and llama.cpp refuses a file with a tensor that it does not use.
+  const bool any_full = std::any_of(config.text.layers.begin(), config.text.layers.end(),
+                                    [](const LayerConfig& layer) { return layer.full_attention; });
+  if (any_full) {
+    const std::vector<float> divisors = RopeFrequencyDivisors(config);
+    AddPlanned(text, "rope_freqs.weight", {static_cast<int64_t>(divisors.size())},
+               {"", divisors, &GetFormat("F32"), GgufLayout::kSame});
+  }
   for (const auto& [name, tensor] : input.base.tensors) {
     const std::optional<GgufTensorPlace> place = FindGgufPlace(name);
     LAPIDARY_CHECK(place, "export: '", name, "' must have a place in GGUF; got none");
