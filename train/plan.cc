@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "autograd/arena.h"
+#include "autograd/base/file.h"
 #include "autograd/base/memory_info.h"
 #include "autograd/base/parallel.h"
 #include "model/adapt.h"
@@ -53,6 +54,22 @@ int64_t MappedBytes(Transformer& model, bool layers_only) {
   return bytes;
 }
 
+// Whether every matrix of the layers is part of a mapped file, not a copy of its own (in units, or
+// quantized while loading). Asked by dropping its pages, of which there are none yet.
+bool LiesInFile(Transformer& model) {
+  bool mapped = true;
+  for (Layer& layer : model.layers) {
+    for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
+                            &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
+      if (l->w.rows() == 0) continue;
+      mapped =
+          mapped && !l->w.param &&
+          DropMappedPages(l->w.view.data, static_cast<uint64_t>(l->w.rows() * l->w.view.row_bytes));
+    }
+  }
+  return mapped;
+}
+
 // A micro-batch of text as long as any may be.
 MicroBatch LongestBatch(int64_t tokens, int64_t documents) {
   MicroBatch batch;
@@ -74,7 +91,7 @@ struct Peak {
 class Rehearsal {
  public:
   Rehearsal(const TrainConfig& config, MemoryPlan* plan) : config_(config), plan_(*plan) {
-    loaded_ = LoadModel(config.model_name_or_path);
+    loaded_ = LoadModel(config.model_name_or_path, {config.base_format, config.embedding_format});
     Transformer& model = loaded_.model;
     MemoryParts& parts = plan_.parts;
     parts.tables = Live();
@@ -85,6 +102,7 @@ class Rehearsal {
     }
     parts.base = base_bytes_ = MappedBytes(model, false);
     layer_bytes_ = MappedBytes(model, true);
+    streamable_ = LiesInFile(model);
     layers_ = static_cast<int64_t>(model.layers.size());
     hidden_ = model.config.text.hidden_size;
     parts.program = kProgramBytes + model.config.text.vocab_size * kBytesPerWord;
@@ -113,6 +131,8 @@ class Rehearsal {
 
   int64_t layers() const { return layers_; }
   int64_t hidden() const { return hidden_; }
+  // Whether layers' weights are mapped as they are stored, so that their pages can be dropped.
+  bool streamable() const { return streamable_; }
   // What stays of the base if three layers' weights are resident at a time.
   int64_t streamed() const {
     return base_bytes_ - layer_bytes_ + layer_bytes_ * std::min<int64_t>(3, layers_) / layers_;
@@ -127,6 +147,7 @@ class Rehearsal {
   std::optional<AdamW> optimizer_;
   StepOptions options_;
   MicroBatch batch_;
+  bool streamable_ = false;
   int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
 };
 
@@ -211,6 +232,7 @@ class Chooser {
     const int64_t some = disk_only ? layers : 0;
     const int64_t most = config_.activation_offload == "memory" ? 0 : layers;
     for (const bool stream : {false, true}) {
+      if (stream && !rehearsal_.streamable()) break;
       for (const int64_t chunk : kChunks) {
         if (!Try(0, 0, some, chunk, stream)) continue;
         if (stream || chunk != kChunks[0]) return true;
@@ -398,7 +420,7 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
   };
   row("base", p.base,
       plan.policy.stream_base ? "mapped; three layers at a time and the embedding stay resident"
-                              : "mapped; counts as resident once it has been read");
+                              : "mapped, or in memory as the kernels read it; counts as resident");
   row("tables", p.tables, "norms and tables of the embedders, float32");
   row("adapter", p.adapter, config.lora ? "float32" : "all parameters, float32");
   row("gradients", p.gradients, "float32");
