@@ -282,6 +282,7 @@ void PlanTable(const std::vector<Json>& lines, std::string& md) {
     md += "Not measured.\n";
     return;
   }
+  md += "LoRA training of two layers of the 12B with its vocabulary (`bench/plan_check.sh`).\n\n";
   md += "| configuration | plan | measured | difference |\n|---|---|---|---|\n";
   for (const Json& line : lines) {
     const double plan = line.at("planned_gb"), measured = line.at("measured_gb");
