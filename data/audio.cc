@@ -162,6 +162,36 @@ int64_t ProbeAudio(std::string_view bytes, const std::string& name, int64_t samp
   return ResampledLength(info.frames, info.samplerate, sampling_rate);
 }
 
+std::vector<int64_t> CutAtSilence(const std::vector<float>& samples, int64_t longest,
+                                  int64_t sampling_rate) {
+  LAPIDARY_CHECK(longest >= 3 && sampling_rate >= 1,
+                 "CutAtSilence: pieces must have at least 3 samples; got ", longest);
+  const auto size = static_cast<int64_t>(samples.size());
+  const int64_t window = std::clamp<int64_t>(sampling_rate / 5, 1, longest / 3);
+  std::vector<int64_t> ends;
+  for (int64_t begin = 0; size - begin > longest;) {
+    // Windows that end in the last third; energy in integers of 2^-20, so that sums slide exactly.
+    const auto energy = [&](int64_t i) {
+      const double v = std::clamp(static_cast<double>(samples[i]), -1e3, 1e3);
+      return static_cast<int64_t>(v * v * 1048576.0);
+    };
+    const int64_t first = begin + longest - longest / 3, last = begin + longest;
+    int64_t sum = 0;
+    for (int64_t i = first - window; i < first; ++i) sum += energy(i);
+    int64_t best = first, least = sum;
+    for (int64_t end = first + 1; end <= last; ++end) {
+      sum += energy(end - 1) - energy(end - 1 - window);
+      if (sum > least) continue;
+      least = sum;
+      best = end;
+    }
+    begin = best - window / 2;
+    ends.push_back(begin);
+  }
+  ends.push_back(size);
+  return ends;
+}
+
 std::string EncodeWav(const std::vector<float>& samples, int64_t sampling_rate) {
   LAPIDARY_CHECK(static_cast<int64_t>(samples.size()) <= kMaxAudioFrames && sampling_rate >= 1 &&
                      sampling_rate <= 1'000'000,

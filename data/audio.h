@@ -13,7 +13,14 @@
 namespace lapidary {
 
 // What to do with sounds above the documented limit of 30 s (Hugging Face does nothing).
-enum class AudioLimit { kAllow, kTruncate, kError };
+// kPieces cuts at silence into pieces of at most that length, each a sound item of its own.
+enum class AudioLimit { kAllow, kTruncate, kError, kPieces };
+
+// Where to cut `samples` into pieces of at most `longest` samples: ends of the pieces, the last one
+// samples.size(). A cut is made in the quietest fifth of a second (by energy; of equals the latest)
+// of the last third that a piece may have. Deterministic.
+std::vector<int64_t> CutAtSilence(const std::vector<float>& samples, int64_t longest,
+                                  int64_t sampling_rate = 16000);
 
 // Longer files throw Error before their samples are allocated (2 hours at 48 kHz).
 inline constexpr int64_t kMaxAudioFrames = 345'600'000;

@@ -194,7 +194,17 @@ class Renderer {
   bool Thought(const Message& message, size_t i, bool model) {
     const Json* thought = message.thought();
     if (thought == nullptr) return false;
-    const bool shown = static_cast<int64_t>(i) > last_user_ ||
+    if (model && options_.thoughts == Thoughts::kEmpty) {
+      Emit(kEmptyThought, ChatClass::kGenerationPrompt);
+      ++out_.dropped_thoughts;
+      return true;
+    }
+    if (model && options_.thoughts == Thoughts::kDrop) {
+      ++out_.dropped_thoughts;
+      return false;
+    }
+    const bool kept = model && options_.thoughts == Thoughts::kKeep;
+    const bool shown = kept || static_cast<int64_t>(i) > last_user_ ||
                        (options_.preserve_thinking && IsTruthy(message.Get("tool_calls")));
     if (!shown) {
       if (model) ++out_.dropped_thoughts;

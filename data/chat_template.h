@@ -22,11 +22,20 @@ enum class EmptyThought {
             // inference
 };
 
+// Which thoughts of the model's turns are rendered.
+enum class Thoughts {
+  kTemplate,  // as the template does: those after the last user message
+  kKeep,      // all
+  kDrop,      // none; `empty_thought` says whether an empty one stands there
+  kEmpty,     // an untrained empty thought in the place of every one
+};
+
 struct ChatOptions {
   bool add_generation_prompt = false;
   bool enable_thinking = false;
   bool preserve_thinking = false;  // keep thoughts of earlier turns that call tools
   EmptyThought empty_thought = EmptyThought::kOmit;
+  Thoughts thoughts = Thoughts::kTemplate;
 };
 
 // What emitted a stretch of text. Trained, in model turns only: kContent, kThought, kToolCall,

@@ -8,7 +8,7 @@
 namespace lapidary {
 namespace {
 
-enum class Kind { kPng, kJpeg, kWebp, kGif, kBmp };
+enum class Kind { kPng, kJpeg, kWebp, kGif, kBmp, kTiff };
 
 Kind KindOf(std::string_view bytes, const std::string& name) {
   LAPIDARY_CHECK(!bytes.empty(), name, ": a picture must have bytes; got an empty file");
@@ -19,8 +19,12 @@ Kind KindOf(std::string_view bytes, const std::string& name) {
   }
   if (bytes.starts_with("GIF87a") || bytes.starts_with("GIF89a")) return Kind::kGif;
   if (bytes.starts_with("BM")) return Kind::kBmp;
-  throw Error(StrCat(name, ": a picture must be PNG, JPEG, WebP, GIF or BMP; got ", bytes.size(),
-                     " bytes of something else; try converting it to PNG"));
+  if (bytes.starts_with(std::string_view("II*\0", 4)) ||
+      bytes.starts_with(std::string_view("MM\0*", 4))) {
+    return Kind::kTiff;
+  }
+  throw Error(StrCat(name, ": a picture must be PNG, JPEG, WebP, GIF, BMP or TIFF; got ",
+                     bytes.size(), " bytes of something else; try converting it to PNG"));
 }
 
 }  // namespace
@@ -63,6 +67,8 @@ Image DecodeImage(std::string_view bytes, const std::string& name, ImageRules ru
     image = DecodeJpeg(bytes, name);
   } else if (kind == Kind::kWebp) {
     image = DecodeWebp(bytes, name, rules);
+  } else if (kind == Kind::kTiff) {
+    return DecodeTiff(bytes, name);
   } else {
     image = DecodeStb(bytes, name, rules);
   }
@@ -77,6 +83,8 @@ ImageSize ProbeImage(std::string_view bytes, const std::string& name, ImageRules
     size = ProbeJpeg(bytes, name);
   } else if (kind == Kind::kWebp) {
     size = ProbeWebp(bytes, name);
+  } else if (kind == Kind::kTiff) {
+    return ProbeTiff(bytes, name);
   } else {
     size = ProbeStb(bytes, name);
   }

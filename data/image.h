@@ -1,7 +1,8 @@
 // Pictures from bytes to RGB pixels, the way Transformers sees them (gemma4-12b.md 4.1). PNG (every
-// type), JPEG (baseline, progressive, gray, CMYK; libjpeg-turbo), WebP (libwebp), and the first
-// frame of GIF and BMP (stb). The kind is told from the bytes. Bytes are hostile: broken, truncated
-// and absurdly large pictures throw Error. Functions are pure and thread-safe.
+// type), JPEG (baseline, progressive, gray, CMYK; libjpeg-turbo), WebP (libwebp), the first page
+// of TIFF (libtiff), and the first frame of GIF and BMP (stb). The kind is told from the bytes.
+// Bytes are hostile: broken, truncated and absurdly large pictures throw Error. Functions are pure
+// and thread-safe.
 #ifndef LAPIDARY_DATA_IMAGE_H_
 #define LAPIDARY_DATA_IMAGE_H_
 

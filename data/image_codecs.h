@@ -34,6 +34,10 @@ ImageSize ProbeJpeg(std::string_view bytes, const std::string& name);
 Image DecodeWebp(std::string_view bytes, const std::string& name, ImageRules rules);
 ImageSize ProbeWebp(std::string_view bytes, const std::string& name);
 
+// TIFF, first page. Orientation applied.
+Image DecodeTiff(std::string_view bytes, const std::string& name);
+ImageSize ProbeTiff(std::string_view bytes, const std::string& name);
+
 // EXIF orientation 1..8 of a PNG (eXIf), JPEG (APP1) or WebP (EXIF chunk); 1 where there is none or
 // it makes no sense.
 int ExifOrientation(std::string_view bytes);

@@ -66,7 +66,7 @@ std::string ShowSample(const Sample& sample, const Tokenizer& tokenizer, SampleS
 }
 
 DataReport InspectDataset(const Dataset& dataset, const SampleBuilder& builder, int64_t limit,
-                          int64_t max_problems) {
+                          int64_t max_problems, const RecordObserver& observe) {
   DataReport report;
   report.format = dataset.format();
   report.records = limit > 0 ? std::min(limit, dataset.size()) : dataset.size();
@@ -79,16 +79,26 @@ DataReport InspectDataset(const Dataset& dataset, const SampleBuilder& builder, 
     }
   };
   for (int64_t i = 0; i < report.records; ++i) {
+    std::optional<Record> record;
+    BuiltSample built;
+    std::string error;
     try {
-      const BuiltSample built = builder.Build(dataset.Read(i));
-      if (!built.note.empty()) problem(i, built.note);
-      if (!built.sample) {
-        ++report.dropped;
-        continue;
-      }
-      const Sample& sample = *built.sample;
-      report.cut += !built.note.empty();
-      ++report.usable;
+      record = dataset.Read(i);
+      built = builder.Build(*record);
+    } catch (const Error& e) {
+      error = e.what();
+      problem(i, error);
+    }
+    if (observe) observe(i, record ? &*record : nullptr, built, error);
+    if (!error.empty()) continue;
+    if (!built.note.empty()) problem(i, built.note);
+    if (!built.sample) {
+      ++report.dropped;
+      continue;
+    }
+    report.cut += !built.note.empty();
+    ++report.usable;
+    const auto count = [&](const Sample& sample) {
       lengths.push_back(sample.size());
       report.tokens += sample.size();
       report.trained += sample.trained();
@@ -101,9 +111,9 @@ DataReport InspectDataset(const Dataset& dataset, const SampleBuilder& builder, 
       report.with_video += sample.videos > 0;
       report.text_only += sample.images + sample.sounds + sample.videos == 0;
       report.dropped_thoughts += sample.dropped_thoughts;
-    } catch (const Error& e) {
-      problem(i, e.what());
-    }
+    };
+    count(*built.sample);
+    for (const Sample& sample : built.more) count(sample);
   }
   std::sort(lengths.begin(), lengths.end());
   report.shortest = Quantile(lengths, 0);

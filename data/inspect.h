@@ -4,6 +4,7 @@
 #define LAPIDARY_DATA_INSPECT_H_
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -38,10 +39,15 @@ struct DataReport {
   int64_t more_problems = 0;      // beyond the limit
 };
 
+// Told of every record in order: its sample, or the reason why there is none (`error` not empty).
+// `record` is null if it could not be read.
+using RecordObserver = std::function<void(int64_t index, const Record* record,
+                                          const BuiltSample& built, const std::string& error)>;
+
 // Builds every record, or the first `limit` if it is positive. Media are decoded, so that broken
 // ones are found.
 DataReport InspectDataset(const Dataset& dataset, const SampleBuilder& builder, int64_t limit = 0,
-                          int64_t max_problems = 100);
+                          int64_t max_problems = 100, const RecordObserver& observe = {});
 
 nlohmann::ordered_json ReportJson(const DataReport& report);
 std::string ReportText(const DataReport& report);

@@ -40,7 +40,9 @@ struct Sax {
   }
 };
 
+// The text of a binary value: an integer's digits, or how many raw bytes there are.
 std::string BigDigits(const Json& value) {
+  if (IsRawBytes(value)) return StrCat("<", value.get_binary().size(), " bytes>");
   const auto& bytes = value.get_binary();
   std::string digits(bytes.begin(), bytes.end());
   const size_t sign = digits[0] == '-' ? 1 : 0;
@@ -132,7 +134,23 @@ Json ParseJson(std::string_view text, const std::string& where) {
   return std::move(sax.builder.root);
 }
 
-bool IsJsonInteger(const Json& value) { return value.is_number_integer() || value.is_binary(); }
+Json RawBytes(std::string_view bytes) {
+  return Json::binary({bytes.begin(), bytes.end()}, kRawBytes);
+}
+
+bool IsRawBytes(const Json& value) {
+  return value.is_binary() && value.get_binary().has_subtype() &&
+         value.get_binary().subtype() == kRawBytes;
+}
+
+std::string_view GetRawBytes(const Json& value) {
+  const auto& bytes = value.get_binary();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+bool IsJsonInteger(const Json& value) {
+  return value.is_number_integer() || (value.is_binary() && !IsRawBytes(value));
+}
 
 std::string PythonStr(const Json& value) {
   switch (value.type()) {

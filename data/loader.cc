@@ -1,5 +1,7 @@
 #include "data/loader.h"
 
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -9,31 +11,39 @@
 #include <utility>
 
 #include "autograd/base/error.h"
-#include "autograd/base/random.h"
 
 namespace lapidary {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kCursorVersion = 1;
+constexpr int kCursorVersion = 2;
 
 // What became of one record of the order.
 struct Outcome {
   int64_t record = 0;
-  std::optional<Sample> sample;
-  std::string note;     // report of what was done, or the reason why there is no sample
-  bool broken = false;  // note is an error
+  RecordOutcome built;
 };
+
+int64_t BytesOf(const Outcome& outcome) {
+  int64_t bytes = 0;
+  for (const Sample& sample : outcome.built.samples) bytes += sample.bytes();
+  return bytes;
+}
 
 // Builds the records of the order ahead of their use, on its own threads, each as soon as there is
 // room.
 class Builders {
  public:
-  Builders(const Dataset& dataset, const SampleBuilder& builder, const LoaderOptions& options,
+  Builders(const SampleSource& source, int64_t epoch_size, const LoaderOptions& options,
            int64_t first)
-      : dataset_(dataset), builder_(builder), options_(options), next_(first), wanted_(first) {
-    if (options.epochs > 0) end_ = options.epochs * dataset.size();
+      : source_(source),
+        epoch_size_(epoch_size),
+        options_(options),
+        shares_(source.Shares()),
+        next_(first),
+        wanted_(first) {
+    if (options.epochs > 0) end_ = options.epochs * epoch_size;
     for (int i = 0; i < options.threads; ++i) {
       threads_.emplace_back([this] { Work(); });
     }
@@ -55,25 +65,9 @@ class Builders {
     changed_.wait(lock, [&] { return done_.contains(ticket); });
     Outcome outcome = std::move(done_.at(ticket));
     done_.erase(ticket);
-    if (outcome.sample) bytes_ -= outcome.sample->bytes();
+    bytes_ -= BytesOf(outcome);
     wanted_ = ticket + 1;
     changed_.notify_all();
-    return outcome;
-  }
-
-  static Outcome Build(const Dataset& dataset, const SampleBuilder& builder, int64_t record) {
-    Outcome outcome;
-    outcome.record = record;
-    try {
-      BuiltSample built = builder.Build(dataset.Read(record));
-      outcome.sample = std::move(built.sample);
-      outcome.note = std::move(built.note);
-    } catch (const std::exception& e) {
-      const std::string where = dataset.Where(record);
-      outcome.note = e.what();
-      if (!outcome.note.starts_with(where)) outcome.note = where + ": " + outcome.note;
-      outcome.broken = true;
-    }
     return outcome;
   }
 
@@ -89,11 +83,12 @@ class Builders {
       });
       if (stop_) return;
       const int64_t ticket = next_++;
-      const int64_t record = RecordOf(ticket);
+      Outcome outcome;
+      outcome.record = RecordOf(ticket);
       lock.unlock();
-      Outcome outcome = Build(dataset_, builder_, record);
+      outcome.built = source_.Build(outcome.record, ticket / epoch_size_);
       lock.lock();
-      if (outcome.sample) bytes_ += outcome.sample->bytes();
+      bytes_ += BytesOf(outcome);
       done_.emplace(ticket, std::move(outcome));
       changed_.notify_all();
     }
@@ -101,17 +96,18 @@ class Builders {
 
   // Called with the lock held. Tickets come in order, so at most two epochs are in use.
   int64_t RecordOf(int64_t ticket) {
-    const int64_t epoch = ticket / dataset_.size();
+    const int64_t epoch = ticket / epoch_size_;
     if (epoch != epoch_) {
-      order_ = Loader::Order(dataset_.size(), options_.seed, epoch, options_.shuffle);
+      order_ = EpochOrder(shares_, options_.seed, epoch, options_.shuffle);
       epoch_ = epoch;
     }
-    return order_[ticket % dataset_.size()];
+    return order_[ticket % epoch_size_];
   }
 
-  const Dataset& dataset_;
-  const SampleBuilder& builder_;
+  const SampleSource& source_;
+  const int64_t epoch_size_;
   const LoaderOptions& options_;
+  const std::vector<Dataset::Share> shares_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<int64_t, Outcome> done_;
@@ -125,6 +121,24 @@ class Builders {
   std::vector<std::thread> threads_;
 };
 
+// The oldest document and those nearest to it in length, as many as a micro-batch takes.
+std::vector<size_t> Nearest(const std::vector<int64_t>& sizes, const LoaderOptions& options) {
+  std::vector<size_t> near(sizes.size());
+  for (size_t i = 0; i < near.size(); ++i) near[i] = i;
+  const auto distance = [&](size_t i) { return std::abs(sizes[i] - sizes[0]); };
+  std::stable_sort(near.begin() + 1, near.end(),
+                   [&](size_t a, size_t b) { return distance(a) < distance(b); });
+  std::vector<size_t> chosen;
+  int64_t tokens = 0;
+  for (const size_t i : near) {
+    if (static_cast<int64_t>(chosen.size()) == options.batch_size) break;
+    if (options.max_tokens > 0 && !chosen.empty() && tokens + sizes[i] > options.max_tokens) break;
+    tokens += sizes[i];
+    chosen.push_back(i);
+  }
+  return chosen;
+}
+
 // Which of the waiting documents make the next micro-batch. `sizes` are their tokens, oldest first;
 // `full` says that no more can be asked for. Returns indices in the order in which they are laid
 // out, or nothing if more documents should come first.
@@ -132,6 +146,11 @@ std::vector<size_t> Choose(const std::vector<int64_t>& sizes, bool full,
                            const LoaderOptions& options) {
   std::vector<size_t> chosen;
   if (sizes.empty()) return chosen;
+  if (!full && (options.packing || options.group_by_length) &&
+      static_cast<int64_t>(sizes.size()) < options.pack_window) {
+    return chosen;
+  }
+  if (options.group_by_length && !options.packing) return Nearest(sizes, options);
   if (!options.packing) {
     int64_t tokens = 0;
     for (size_t i = 0; i < sizes.size() && static_cast<int64_t>(i) < options.batch_size; ++i) {
@@ -144,7 +163,6 @@ std::vector<size_t> Choose(const std::vector<int64_t>& sizes, bool full,
     if (full || static_cast<int64_t>(chosen.size()) == options.batch_size) return chosen;
     return {};
   }
-  if (!full && static_cast<int64_t>(sizes.size()) < options.pack_window) return chosen;
   // The oldest one, so that none waits for ever, then always the longest that still fits.
   chosen.push_back(0);
   int64_t room = options.max_tokens - sizes[0];
@@ -179,19 +197,18 @@ void Check(const LoaderOptions& o) {
 
 class Loader::Impl {
  public:
-  Impl(std::shared_ptr<const Dataset> dataset, const SampleBuilder& builder, LoaderOptions options,
-       const Json* cursor)
-      : dataset_(std::move(dataset)),
-        builder_(builder),
+  Impl(std::shared_ptr<const SampleSource> source, LoaderOptions options, const Json* cursor)
+      : source_(std::move(source)),
         options_(std::move(options)),
-        fingerprint_(dataset_->Fingerprint()) {
+        epoch_size_(EpochSizeOf(source_->Shares())),
+        fingerprint_(source_->Fingerprint()) {
     Check(options_);
     if (cursor != nullptr) Restore(*cursor);
-    builders_ = std::make_unique<Builders>(*dataset_, builder_, options_, ticket_);
+    builders_ = std::make_unique<Builders>(*source_, epoch_size_, options_, ticket_);
   }
 
   std::optional<Batch> Next() {
-    const int64_t n = dataset_->size();
+    const int64_t n = epoch_size_;
     while (true) {
       const int64_t epoch = Epoch();
       if (options_.epochs > 0 && epoch >= options_.epochs) return std::nullopt;
@@ -201,7 +218,7 @@ class Loader::Impl {
       const std::vector<size_t> chosen = Choose(sizes, full, options_);
       if (!chosen.empty()) return Emit(chosen, epoch);
       if (full) {
-        LAPIDARY_CHECK(in_epoch_ > 0, dataset_->Where(0),
+        LAPIDARY_CHECK(in_epoch_ > 0, source_->Where(0),
                        ": the data set must have a record that can be used; got ", n,
                        " records, none of them usable");
         ++finished_;
@@ -209,14 +226,17 @@ class Loader::Impl {
         continue;
       }
       const int64_t ticket = ticket_++;
-      Receive(builders_->Take(ticket), ticket % n);
+      const auto asked = std::chrono::steady_clock::now();
+      Outcome outcome = builders_->Take(ticket);
+      waited_ += std::chrono::steady_clock::now() - asked;
+      Receive(std::move(outcome), ticket % n);
     }
   }
 
   Json Cursor() const {
     Json waiting = Json::array();
-    for (const Waiting& w : waiting_) waiting.push_back(w.position);
-    return {{"version", kCursorVersion},   {"records", dataset_->size()},
+    for (const Waiting& w : waiting_) waiting.push_back({w.position, w.part});
+    return {{"version", kCursorVersion},   {"records", epoch_size_},
             {"fingerprint", fingerprint_}, {"seed", options_.seed},
             {"shuffle", options_.shuffle}, {"epoch", Epoch()},
             {"ticket", ticket_},           {"waiting", waiting},
@@ -224,31 +244,24 @@ class Loader::Impl {
   }
 
   int64_t BatchesInEpoch(int64_t epoch) {
-    const int64_t n = dataset_->size();
+    const int64_t n = epoch_size_;
     const bool simple = !options_.packing && options_.max_tokens == 0 &&
-                        options_.on_error == OnError::kStop &&
-                        builder_.options().on_too_long != OnTooLong::kDrop;
+                        options_.on_error == OnError::kStop && source_->OneEach();
     if (simple) return (n + options_.batch_size - 1) / options_.batch_size;
     if (lengths_.empty()) {
-      for (int64_t i = 0; i < n; ++i) {
-        try {
-          lengths_.push_back(builder_.Measure(dataset_->Read(i)));
-        } catch (const Error&) {
-          lengths_.push_back(0);
-        }
-      }
+      for (int64_t i = 0; i < source_->size(); ++i) lengths_.push_back(source_->Measure(i));
     }
     std::vector<int64_t> sizes;
     int64_t batches = 0;
-    const std::vector<int64_t> order = Order(n, options_.seed, epoch, options_.shuffle);
+    const std::vector<int64_t> order =
+        EpochOrder(source_->Shares(), options_.seed, epoch, options_.shuffle);
     for (int64_t next = 0;;) {
       const std::vector<size_t> chosen = Choose(sizes, next == n, options_);
       if (!chosen.empty()) {
         ++batches;
         Remove(sizes, chosen);
       } else if (next < n) {
-        const int64_t length = lengths_[order[next++]];
-        if (length > 0) sizes.push_back(length);
+        for (const int64_t length : lengths_[order[next++]]) sizes.push_back(length);
       } else {
         return batches;
       }
@@ -256,10 +269,16 @@ class Loader::Impl {
   }
 
   int64_t skipped() const { return skipped_; }
+  double wait_seconds() const { return std::chrono::duration<double>(waited_).count(); }
+  double utilization() const {
+    const auto room = static_cast<double>(batches_ * options_.max_tokens);
+    return room > 0 ? static_cast<double>(tokens_) / room : 0;
+  }
 
  private:
   struct Waiting {
     int64_t position;  // in the order of the epoch
+    int64_t part;      // of the documents of its record
     int64_t record;
     Sample sample;
   };
@@ -273,16 +292,21 @@ class Loader::Impl {
   }
 
   void Receive(Outcome outcome, int64_t position) {
-    if (outcome.broken && options_.on_error == OnError::kStop) throw Error(outcome.note);
-    if (!outcome.note.empty() && options_.report) {
-      options_.report({dataset_->Where(outcome.record),
-                       outcome.broken ? outcome.note + "; record skipped" : outcome.note});
+    RecordOutcome& built = outcome.built;
+    if (built.broken && options_.on_error == OnError::kStop) throw Error(built.note);
+    if (!built.note.empty() && options_.report) {
+      options_.report({source_->Where(outcome.record),
+                       built.broken ? built.note + "; record skipped" : built.note});
     }
-    if (!outcome.sample) {
-      ++skipped_;
-      return;
+    if (built.samples.empty()) ++skipped_;
+    for (size_t part = 0; part < built.samples.size(); ++part) {
+      waiting_.push_back(
+          {position, static_cast<int64_t>(part), outcome.record, std::move(built.samples[part])});
     }
-    waiting_.push_back({position, outcome.record, std::move(*outcome.sample)});
+  }
+
+  static int64_t EpochSizeOf(const std::vector<Dataset::Share>& shares) {
+    return static_cast<int64_t>(EpochOrder(shares, 0, 0, false).size());
   }
 
   Batch Emit(const std::vector<size_t>& chosen, int64_t epoch) {
@@ -291,6 +315,8 @@ class Loader::Impl {
     for (const size_t i : chosen) batch.Add(waiting_[i].sample, waiting_[i].record);
     Remove(waiting_, chosen);
     in_epoch_ += static_cast<int64_t>(chosen.size());
+    ++batches_;
+    tokens_ += batch.size();
     return batch;
   }
 
@@ -309,12 +335,12 @@ class Loader::Impl {
                      "; try the same data and options");
     };
     same("version", kCursorVersion);
-    same("records", static_cast<uint64_t>(dataset_->size()));
+    same("records", static_cast<uint64_t>(epoch_size_));
     same("fingerprint", fingerprint_);
     same("seed", options_.seed);
     LAPIDARY_CHECK(cursor.value("shuffle", !options_.shuffle) == options_.shuffle,
                    "data cursor: shuffle must be that of the run that is resumed");
-    const int64_t n = dataset_->size();
+    const int64_t n = epoch_size_;
     finished_ = static_cast<int64_t>(number("epoch"));
     ticket_ = static_cast<int64_t>(number("ticket"));
     in_epoch_ = static_cast<int64_t>(number("used"));
@@ -323,50 +349,56 @@ class Loader::Impl {
                        ticket_ <= (finished_ + 1) * n && cursor.contains("waiting") &&
                        cursor["waiting"].is_array(),
                    "data cursor: must be what a run has saved; got ", cursor.dump().substr(0, 80));
-    const std::vector<int64_t> order = Order(n, options_.seed, finished_, options_.shuffle);
+    const std::vector<int64_t> order =
+        EpochOrder(source_->Shares(), options_.seed, finished_, options_.shuffle);
     for (const Json& entry : cursor["waiting"]) {
-      const int64_t position = entry.is_number_integer() ? entry.get<int64_t>() : -1;
-      LAPIDARY_CHECK(position >= 0 && position < n,
-                     "data cursor: waiting must hold positions; got ", entry.dump());
-      Outcome outcome = Builders::Build(*dataset_, builder_, order[position]);
-      LAPIDARY_CHECK(outcome.sample, "data cursor: ", outcome.note);
-      waiting_.push_back({position, outcome.record, std::move(*outcome.sample)});
+      const bool pair = entry.is_array() && entry.size() == 2 && entry[0].is_number_integer() &&
+                        entry[1].is_number_integer();
+      const int64_t position = pair ? entry[0].get<int64_t>() : -1;
+      const int64_t part = pair ? entry[1].get<int64_t>() : -1;
+      LAPIDARY_CHECK(position >= 0 && position < n && part >= 0,
+                     "data cursor: waiting must hold positions and parts; got ", entry.dump());
+      const int64_t record = order[position];
+      RecordOutcome built = source_->Build(record, finished_);
+      LAPIDARY_CHECK(part < static_cast<int64_t>(built.samples.size()),
+                     "data cursor: a waiting record must give its documents again; got ",
+                     built.note);
+      waiting_.push_back({position, part, record, std::move(built.samples[part])});
     }
   }
 
-  std::shared_ptr<const Dataset> dataset_;
-  const SampleBuilder& builder_;
+  std::shared_ptr<const SampleSource> source_;
   LoaderOptions options_;
+  const int64_t epoch_size_;
   uint64_t fingerprint_;
   int64_t finished_ = 0;  // epochs
   int64_t ticket_ = 0;    // next record, counted over all epochs
   int64_t in_epoch_ = 0;  // documents used in this epoch
   int64_t skipped_ = 0;
-  std::vector<Waiting> waiting_;  // received, not yet in a micro-batch
-  std::vector<int64_t> lengths_;  // tokens by record, 0: not usable; empty: not measured
+  std::vector<Waiting> waiting_;               // received, not yet in a micro-batch
+  std::vector<std::vector<int64_t>> lengths_;  // tokens by record; empty: not measured
+  int64_t batches_ = 0, tokens_ = 0;           // given out
+  std::chrono::steady_clock::duration waited_ = {};
   std::unique_ptr<Builders> builders_;
 };
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, const SampleBuilder& builder,
                LoaderOptions options, const Json* cursor)
-    : impl_(std::make_unique<Impl>(std::move(dataset), builder, std::move(options), cursor)) {}
+    : Loader(MakeRecordSource(std::move(dataset), builder), std::move(options), cursor) {}
+Loader::Loader(std::shared_ptr<const SampleSource> source, LoaderOptions options,
+               const Json* cursor)
+    : impl_(std::make_unique<Impl>(std::move(source), std::move(options), cursor)) {}
 Loader::~Loader() = default;
 
 std::optional<Batch> Loader::Next() { return impl_->Next(); }
 Json Loader::Cursor() const { return impl_->Cursor(); }
 int64_t Loader::BatchesInEpoch(int64_t epoch) { return impl_->BatchesInEpoch(epoch); }
 int64_t Loader::skipped() const { return impl_->skipped(); }
+double Loader::wait_seconds() const { return impl_->wait_seconds(); }
+double Loader::utilization() const { return impl_->utilization(); }
 
 std::vector<int64_t> Loader::Order(int64_t records, uint64_t seed, int64_t epoch, bool shuffle) {
-  std::vector<int64_t> order(records);
-  for (int64_t i = 0; i < records; ++i) order[i] = i;
-  if (!shuffle) return order;
-  const RandomKey key = {seed, static_cast<uint64_t>(epoch), HashName(std::string("order"))};
-  for (int64_t i = records - 1; i > 0; --i) {
-    const auto j = static_cast<int64_t>(RandomBelow(key, i, static_cast<uint64_t>(i) + 1));
-    std::swap(order[i], order[j]);
-  }
-  return order;
+  return EpochOrder({{records, 1}}, seed, epoch, shuffle);
 }
 
 }  // namespace lapidary

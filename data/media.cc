@@ -5,37 +5,11 @@
 #include <utility>
 
 #include "autograd/base/error.h"
-#include "autograd/base/file.h"
 #include "data/resize.h"
 #include "data/video.h"
 
 namespace lapidary {
 namespace {
-
-// The bytes of a source, mapped or in memory.
-class Content {
- public:
-  explicit Content(const MediaSource& source)
-      : name_(source.name.empty() ? source.path : source.name) {
-    if (source.in_memory) {
-      bytes_ = source.bytes;
-    } else {
-      LAPIDARY_CHECK(std::filesystem::is_regular_file(source.path), name_,
-                     ": a media file must exist; got none; try a path relative to the data file");
-      file_ = MappedFile::Open(source.path);
-      bytes_ = std::string_view(reinterpret_cast<const char*>(file_->data()), file_->size());
-    }
-    LAPIDARY_CHECK(bytes_.size() <= kMaxMediaBytes, name_, ": a media file may have at most ",
-                   kMaxMediaBytes, " bytes; got ", bytes_.size());
-  }
-  std::string_view bytes() const { return bytes_; }
-  const std::string& name() const { return name_; }
-
- private:
-  std::string name_;
-  std::shared_ptr<const MappedFile> file_;
-  std::string_view bytes_;
-};
 
 int64_t Budget(const ImageProcessorConfig& config, int64_t budget) {
   if (budget == 0) budget = config.max_soft_tokens;
@@ -99,6 +73,20 @@ int64_t Limited(int64_t samples, const AudioProcessorConfig& config, AudioLimit 
 
 }  // namespace
 
+MediaBytes::MediaBytes(const MediaSource& source)
+    : name_(source.name.empty() ? source.path : source.name) {
+  if (source.in_memory) {
+    bytes_ = source.bytes;
+  } else {
+    LAPIDARY_CHECK(std::filesystem::is_regular_file(source.path), name_,
+                   ": a media file must exist; got none; try a path relative to the data file");
+    file_ = MappedFile::Open(source.path);
+    bytes_ = std::string_view(reinterpret_cast<const char*>(file_->data()), file_->size());
+  }
+  LAPIDARY_CHECK(bytes_.size() <= kMaxMediaBytes, name_, ": a media file may have at most ",
+                 kMaxMediaBytes, " bytes; got ", bytes_.size());
+}
+
 MediaSource MediaSource::File(std::string path) {
   MediaSource source;
   source.path = std::move(path);
@@ -139,7 +127,7 @@ AudioFeatures AudioFrames(const std::vector<float>& samples, const AudioProcesso
 
 ImageFeatures LoadImageFeatures(const MediaSource& source, const ImageProcessorConfig& config,
                                 int64_t budget, ImageRules rules) {
-  const Content content(source);
+  const MediaBytes content(source);
   return Named(content.name(), [&] {
     const int64_t tokens = Budget(config, budget);
     const Image image = DecodeImage(content.bytes(), content.name(), rules);
@@ -149,7 +137,7 @@ ImageFeatures LoadImageFeatures(const MediaSource& source, const ImageProcessorC
 
 AudioFeatures LoadAudioFeatures(const MediaSource& source, const AudioProcessorConfig& config,
                                 AudioLimit limit) {
-  const Content content(source);
+  const MediaBytes content(source);
   return Named(content.name(), [&] {
     std::vector<float> samples = DecodeAudio(content.bytes(), content.name(), config.sampling_rate);
     const int64_t all = static_cast<int64_t>(samples.size());
@@ -163,7 +151,7 @@ AudioFeatures LoadAudioFeatures(const MediaSource& source, const AudioProcessorC
 
 VideoFeatures LoadVideoFeatures(const MediaSource& source, const VideoProcessorConfig& config,
                                 int64_t budget, int64_t num_frames) {
-  const Content content(source);
+  const MediaBytes content(source);
   return Named(content.name(), [&] {
     const int64_t tokens = Budget(config.frame, budget);
     if (num_frames == 0) num_frames = config.num_frames;
@@ -184,7 +172,7 @@ VideoFeatures LoadVideoFeatures(const MediaSource& source, const VideoProcessorC
 
 int64_t CountImageTokens(const MediaSource& source, const ImageProcessorConfig& config,
                          int64_t budget) {
-  const Content content(source);
+  const MediaBytes content(source);
   return Named(content.name(), [&] {
     return ImageTokens(ProbeImage(content.bytes(), content.name()), config, Budget(config, budget));
   });
@@ -192,7 +180,7 @@ int64_t CountImageTokens(const MediaSource& source, const ImageProcessorConfig& 
 
 int64_t CountAudioTokens(const MediaSource& source, const AudioProcessorConfig& config,
                          AudioLimit limit) {
-  const Content content(source);
+  const MediaBytes content(source);
   return Named(content.name(), [&] {
     const int64_t samples = ProbeAudio(content.bytes(), content.name(), config.sampling_rate);
     const int64_t kept = Limited(samples, config, limit, content.name());

@@ -5,9 +5,12 @@
 #define LAPIDARY_DATA_MEDIA_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "autograd/base/file.h"
 #include "data/audio.h"
 #include "data/image.h"
 #include "data/media_config.h"
@@ -27,6 +30,20 @@ struct MediaSource {
 
 // Larger files throw Error.
 inline constexpr uint64_t kMaxMediaBytes = uint64_t{1} << 31;
+
+// The encoded bytes of a source, mapped or in memory. Throws Error naming it if there are none.
+class MediaBytes {
+ public:
+  // `source` must outlive this.
+  explicit MediaBytes(const MediaSource& source);
+  std::string_view bytes() const { return bytes_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+  std::shared_ptr<const MappedFile> file_;
+  std::string_view bytes_;
+};
 
 // Patches of one picture. Row y * columns + x is the square of model_patch pixels at column x and
 // row y of the grid, stored row by row, column by column, channel fastest; values in [0, 1].

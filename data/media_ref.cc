@@ -59,6 +59,16 @@ MediaRef InMemory(std::string bytes, MediaKind kind, const RecordPlace& place) {
   return ref;
 }
 
+// Whether the path, its ".." resolved, is not below the folder.
+bool LeavesFolder(const std::filesystem::path& path, const std::string& folder) {
+  const auto whole = [](const std::filesystem::path& p) {
+    return std::filesystem::absolute(p).lexically_normal();
+  };
+  const std::filesystem::path inside =
+      whole(path).lexically_relative(whole(folder.empty() ? "." : folder));
+  return inside.empty() || *inside.begin() == "..";
+}
+
 MediaRef FromText(const std::string& text, MediaKind kind, const RecordPlace& place) {
   const std::string_view view = text;
   if (view.starts_with("data:")) {
@@ -77,12 +87,16 @@ MediaRef FromText(const std::string& text, MediaKind kind, const RecordPlace& pl
                  "; try to download it and name the file");
   std::filesystem::path path(view.starts_with("file://") ? DecodePercent(view.substr(7)) : text);
   if (path.is_relative()) path = std::filesystem::path(place.folder) / path;
+  const bool leaves = LeavesFolder(path, place.folder);
   std::error_code ignored;
   const bool exists = !text.empty() && text.find('\0') == std::string::npos &&
                       std::filesystem::is_regular_file(path, ignored);
   if (!exists && text.size() >= kMinBase64) {
     if (const auto bytes = DecodeBase64(text)) return InMemory(*bytes, kind, place);
   }
+  LAPIDARY_CHECK(place.outside || !leaves, place.where, ": ", MediaKindName(kind),
+                 " files must lie below the folder of the data; got ", Shown(text),
+                 "; try allow_outside_paths if you trust the file");
   LAPIDARY_CHECK(exists, place.where, ": ", MediaKindName(kind), " file must exist; got ",
                  Shown(text), " (", Shown(path.string()), ")");
   MediaRef ref;
@@ -123,6 +137,7 @@ std::optional<std::string> DecodeBase64(std::string_view text) {
 
 MediaRef ReadMediaRef(const Json& value, MediaKind kind, const RecordPlace& place) {
   if (value.is_string()) return FromText(value.get<std::string>(), kind, place);
+  if (IsRawBytes(value)) return InMemory(std::string(GetRawBytes(value)), kind, place);
   LAPIDARY_CHECK(value.is_object(), place.where, ": ", MediaKindName(kind),
                  " must be a path, a data: URL, base64 or an object around these; got ",
                  DumpJson(value).substr(0, 60));
@@ -130,6 +145,7 @@ MediaRef ReadMediaRef(const Json& value, MediaKind kind, const RecordPlace& plac
   for (const char* key : {"bytes", "data"}) {
     const Json* member = FindMember(value, key);
     if (member == nullptr || member->is_null()) continue;
+    if (IsRawBytes(*member)) return InMemory(std::string(GetRawBytes(*member)), kind, place);
     const auto bytes = member->is_string() ? DecodeBase64(member->get_ref<const std::string&>())
                                            : std::optional<std::string>();
     if (!bytes && member->is_string() && std::string_view(key) == "data") {

@@ -11,10 +11,14 @@
 
 namespace lapidary {
 
-// Where a record stands.
+// Where a record stands, and what its source says about reading it.
 struct RecordPlace {
   std::string where;   // "file:line", for messages
   std::string folder;  // relative media paths start here
+  // Whether media may be named by absolute paths, and by relative ones that leave `folder`.
+  bool outside = true;
+  // What a pair {audio, text} or {image, text} is asked; "": the default of its format.
+  std::string prompt = {};
 };
 
 struct RecordFormat {
@@ -27,6 +31,15 @@ struct RecordFormat {
 
 // In the order in which they are tried.
 const std::vector<RecordFormat>& RecordFormats();
+// The row of this name; null if there is none.
+const RecordFormat* FindRecordFormat(const std::string& name);
+// The format that fits most of the rows (of equals the first of the table); null if none fits any.
+const RecordFormat* RecognizeFormat(const std::vector<nlohmann::ordered_json>& rows);
+
+// The two sides of a preference pair as conversations or prompts of their own. Throws Error for
+// other kinds.
+Record ChosenOf(const Record& pair);
+Record RejectedOf(const Record& pair);
 
 }  // namespace lapidary
 

@@ -29,6 +29,8 @@ enum class RecordKind {
   kMessages,          // `messages` is rendered with the chat template
   kPromptCompletion,  // `prompt` and `completion` are used as they are; the completion is trained
   kText,              // `completion` is used as it is and trained
+  kPreference,        // two answers to one prompt: `messages` (prompt_messages of them the prompt)
+                      // and `rejected`, or, if these are empty, the strings (readers.h: ChosenOf)
 };
 
 struct Record {
@@ -41,6 +43,8 @@ struct Record {
   std::vector<float> weights;  // of each message, if any has one: 0 is not trained; else empty
   std::string prompt;
   std::string completion;
+  nlohmann::ordered_json rejected;  // preference pairs: the other answer's messages
+  std::string rejected_completion;  // or text
   std::vector<MediaRef> media;
   std::string where;  // "file:line"
 };

@@ -5,9 +5,10 @@
 #include <utility>
 
 #include "autograd/base/error.h"
-#include "autograd/base/file.h"
-#include "data/resize.h"
-#include "data/video.h"
+#include "data/message_reader.h"
+#include "data/readers.h"
+#include "data/sample_cut.h"
+#include "data/sample_media.h"
 
 namespace lapidary {
 namespace {
@@ -26,7 +27,13 @@ struct WeightedSpan {
   float weight = 0;
 };
 
-// Bytes (later: tokens) that one medium takes.
+// Where a turn begins: a byte of the text.
+struct Turn {
+  int64_t begin = 0;
+  bool user = false;
+};
+
+// Bytes that one medium takes.
 struct Item {
   int64_t begin = 0;
   int64_t end = 0;
@@ -39,13 +46,6 @@ constexpr std::pair<std::string_view, MediaKind> kMarks[] = {{"<|image|>", Media
                                                              {"<|video|>", MediaKind::kVideo}};
 constexpr int64_t kMarkBytes = 9;  // of each
 
-std::string Repeat(std::string_view text, int64_t count) {
-  std::string out;
-  out.reserve(text.size() * count);
-  for (int64_t i = 0; i < count; ++i) out += text;
-  return out;
-}
-
 // Every mark in the text, in order.
 std::vector<Mark> FindMarks(const std::string& text) {
   std::vector<Mark> marks;
@@ -56,22 +56,6 @@ std::vector<Mark> FindMarks(const std::string& text) {
     }
   }
   return marks;
-}
-
-// What a clip will take, from its headers: tokens of a frame, and one time mark a frame.
-void CountFrames(const MediaSource& source, const SampleOptions& options, int64_t& tokens,
-                 std::vector<std::string>& timestamps) {
-  const VideoProcessorConfig& config = options.media.video;
-  const std::string name = source.name.empty() ? source.path : source.name;
-  const VideoInfo info =
-      source.in_memory ? ProbeVideo(source.bytes, name) : ProbeVideo(ReadFile(source.path), name);
-  const int64_t frames = options.num_frames != 0 ? options.num_frames : config.num_frames;
-  for (const int64_t index : SampleFrameIndices(info.total_frames, frames)) {
-    timestamps.push_back(VideoTimestamp(index, info.fps));
-  }
-  const int64_t budget =
-      options.video_budget != 0 ? options.video_budget : config.frame.max_soft_tokens;
-  tokens = ImageTokens({info.height, info.width}, config.frame, budget);
 }
 
 }  // namespace
@@ -104,16 +88,8 @@ struct SampleBuilder::Text {
   std::vector<Mark> marks;
   std::vector<Item> items;    // filled by Expand
   std::vector<int64_t> cuts;  // tokens do not cross these bytes
+  std::vector<Turn> turns;    // of a conversation, where their headers begin
   int64_t dropped_thoughts = 0;
-};
-
-// A medium as rows, or (headers only) just their number.
-struct SampleBuilder::Loaded {
-  int64_t tokens = 0;                   // of a picture, a sound, or one frame
-  std::vector<std::string> timestamps;  // of a video's frames
-  int64_t features = 0;
-  std::vector<float> rows;
-  std::vector<int32_t> positions;
 };
 
 SampleBuilder::SampleBuilder(const Tokenizer& tokenizer, SampleOptions options)
@@ -122,9 +98,52 @@ SampleBuilder::SampleBuilder(const Tokenizer& tokenizer, SampleOptions options)
                  options_.max_length);
   if (options_.image_budget != 0) CheckBudget(options_.media.image, options_.image_budget);
   if (options_.video_budget != 0) CheckBudget(options_.media.video.frame, options_.video_budget);
+  CheckAugment(options_.augment);
+  LAPIDARY_CHECK(
+      options_.video.fps >= 0 && options_.video.fps <= 1000 && options_.video.max_frames >= 1,
+      "video: fps must be from 0 to 1000 and max_frames at least 1; got ", options_.video.fps,
+      " and ", options_.video.max_frames);
+  LAPIDARY_CHECK(options_.video.on_long != OnLongVideo::kSegments || options_.video.fps > 0,
+                 "video: segments need frames by rate; got fps 0; try video_fps 1");
   LAPIDARY_CHECK(options_.num_frames >= 0, "num_frames: must be at least 0; got ",
                  options_.num_frames);
 }
+
+namespace {
+
+// Rows whose places are in `to` already.
+void AppendRows(const MediaRows& from, MediaRows& to) {
+  if (from.features == 0) return;
+  to.features = from.features;
+  to.rows.insert(to.rows.end(), from.rows.begin(), from.rows.end());
+  to.positions.insert(to.positions.end(), from.positions.begin(), from.positions.end());
+}
+
+// The first message that may be trained; -1 takes what is of no message, too.
+int64_t FirstMessage(const Record& record, TrainOn train_on, const RenderedChat& chat) {
+  if (train_on == TrainOn::kAll) return record.prompt_messages > 0 ? record.prompt_messages : -1;
+  if (train_on == TrainOn::kAssistant) return record.prompt_messages;
+  // Behind the last user's message that an answer follows.
+  int64_t last = -1;
+  for (const ChatSpan& span : chat.spans) {
+    if (span.trained) last = std::max(last, span.message);
+  }
+  int64_t first = last;
+  while (first > 0) {
+    const auto& before = record.messages[first - 1];
+    if (before.contains("role") && before["role"] == "user") break;
+    --first;
+  }
+  return std::max(first, record.prompt_messages);
+}
+
+bool IsTrainedSpan(const ChatSpan& span, TrainOn train_on) {
+  if (train_on != TrainOn::kAll) return span.trained;
+  return span.kind != ChatClass::kBos && span.kind != ChatClass::kMedia &&
+         span.kind != ChatClass::kToolResponse && span.kind != ChatClass::kGenerationPrompt;
+}
+
+}  // namespace
 
 SampleBuilder::Text SampleBuilder::Compose(const Record& record) const {
   Text out;
@@ -136,9 +155,16 @@ SampleBuilder::Text SampleBuilder::Compose(const Record& record) const {
     } catch (const Error& e) {
       throw Error(StrCat(record.where, ": ", e.what()));
     }
+    const int64_t first = FirstMessage(record, options_.train_on, chat);
     for (const ChatSpan& span : chat.spans) {
-      if (!span.trained || span.message < record.prompt_messages) continue;
-      const float weight = record.weights.empty() ? 1.0f : record.weights[span.message];
+      if (span.kind == ChatClass::kHeader && span.message >= 0) {
+        const std::string role = record.messages[span.message].value("role", "");
+        const bool system = span.message == 0 && (role == "system" || role == "developer");
+        if (!system) out.turns.push_back({span.begin, role == "user"});
+      }
+      if (!IsTrainedSpan(span, options_.train_on) || span.message < first) continue;
+      const bool weighted = !record.weights.empty() && span.message >= 0;
+      const float weight = weighted ? record.weights[span.message] : 1.0f;
       out.spans.push_back({span.begin, span.end, weight});
     }
     out.text = std::move(chat.text);
@@ -162,7 +188,12 @@ SampleBuilder::Text SampleBuilder::Compose(const Record& record) const {
     const auto begin = static_cast<int64_t>(out.text.size());
     out.text += record.completion;
     if (options_.add_eos && !record.completion.ends_with(eos)) out.text += eos;
-    out.spans.push_back({begin, static_cast<int64_t>(out.text.size()), 1.0f});
+    const bool all = options_.train_on == TrainOn::kAll;
+    const bool given = front.starts_with(bos);
+    out.spans.push_back({all && !given ? static_cast<int64_t>(bos.size())
+                         : all         ? 0
+                                       : begin,
+                         static_cast<int64_t>(out.text.size()), 1.0f});
     out.marks = FindMarks(out.text);
   }
   // Marks that no content part has placed take the free media in order.
@@ -196,43 +227,23 @@ SampleBuilder::Text SampleBuilder::Compose(const Record& record) const {
   return out;
 }
 
-std::vector<SampleBuilder::Loaded> SampleBuilder::LoadMedia(const Record& record,
-                                                            bool headers_only) const {
-  const MediaConfig& config = options_.media;
-  std::vector<Loaded> all;
+std::vector<LoadedMedium> SampleBuilder::LoadMedia(const Record& record, const BuildKey& key,
+                                                   bool headers_only) const {
+  std::vector<LoadedMedium> all;
   for (const MediaRef& ref : record.media) {
-    Loaded loaded;
     try {
-      if (ref.kind == MediaKind::kImage && headers_only) {
-        loaded.tokens = CountImageTokens(ref.source, config.image, options_.image_budget);
-      } else if (ref.kind == MediaKind::kImage) {
-        ImageFeatures image = LoadImageFeatures(ref.source, config.image, options_.image_budget);
-        loaded = {
-            image.tokens, {}, image.features, std::move(image.rows), std::move(image.positions)};
-      } else if (ref.kind == MediaKind::kAudio && headers_only) {
-        loaded.tokens = CountAudioTokens(ref.source, config.audio, options_.audio_limit);
-      } else if (ref.kind == MediaKind::kAudio) {
-        AudioFeatures audio = LoadAudioFeatures(ref.source, config.audio, options_.audio_limit);
-        loaded = {audio.tokens, {}, audio.features, std::move(audio.rows), {}};
-      } else if (headers_only) {
-        CountFrames(ref.source, options_, loaded.tokens, loaded.timestamps);
-      } else {
-        VideoFeatures video =
-            LoadVideoFeatures(ref.source, config.video, options_.video_budget, options_.num_frames);
-        loaded = {video.tokens_per_frame, std::move(video.timestamps), video.features,
-                  std::move(video.rows), std::move(video.positions)};
-      }
+      const auto index = static_cast<int64_t>(all.size());
+      all.push_back(LoadMedium(ref, options_, {key.epoch, key.record, index}, headers_only));
     } catch (const Error& e) {
       const std::string text = e.what();
       throw Error(text.starts_with(record.where) ? text : StrCat(record.where, ": ", text));
     }
-    all.push_back(std::move(loaded));
   }
   return all;
 }
 
 // The text with every mark written out as its soft tokens.
-SampleBuilder::Text SampleBuilder::Expand(Text text, const std::vector<Loaded>& media) const {
+SampleBuilder::Text SampleBuilder::Expand(Text text, const std::vector<LoadedMedium>& media) const {
   if (text.marks.empty()) return text;
   Text out;
   out.dropped_thoughts = text.dropped_thoughts;
@@ -242,17 +253,7 @@ SampleBuilder::Text SampleBuilder::Expand(Text text, const std::vector<Loaded>& 
     out.text.append(text.text, copied, mark.offset - copied);
     copied = mark.offset + kMarkBytes;
     const auto begin = static_cast<int64_t>(out.text.size());
-    const Loaded& loaded = media[mark.media];
-    if (mark.kind == MediaKind::kImage) {
-      out.text += "<|image>" + Repeat("<|image|>", loaded.tokens) + "<image|>";
-    } else if (mark.kind == MediaKind::kAudio) {
-      out.text += "<|audio>" + Repeat("<|audio|>", loaded.tokens) + "<audio|>";
-    } else {
-      for (size_t f = 0; f < loaded.timestamps.size(); ++f) {
-        out.text += (f > 0 ? " " : "") + loaded.timestamps[f] + " <|image>" +
-                    Repeat("<|video|>", loaded.tokens) + "<image|>";
-      }
-    }
+    out.text += media[mark.media].Text();
     const auto end = static_cast<int64_t>(out.text.size());
     out.items.push_back({begin, end, mark.kind, mark.media});
     grown.push_back(end - copied);
@@ -269,12 +270,15 @@ SampleBuilder::Text SampleBuilder::Expand(Text text, const std::vector<Loaded>& 
     out.spans.push_back({moved(span.begin), moved(span.end), span.weight});
   }
   for (const int64_t cut : text.cuts) out.cuts.push_back(moved(cut));
+  for (const Turn& turn : text.turns) out.turns.push_back({moved(turn.begin), turn.user});
   return out;
 }
 
+// Where things stand in the tokens.
+struct SampleBuilder::Layout : SampleLayout {};
+
 Sample SampleBuilder::Tokenize(const Text& text, const Record& record,
-                               const std::vector<Loaded>& media,
-                               std::vector<std::pair<int64_t, int64_t>>& item_tokens) const {
+                               const std::vector<LoadedMedium>& media, Layout& layout) const {
   Sample sample;
   sample.where = record.where;
   sample.dropped_thoughts = text.dropped_thoughts;
@@ -298,111 +302,132 @@ Sample SampleBuilder::Tokenize(const Text& text, const Record& record,
       sample.weights[i] = text.spans[span].weight;
     }
   }
+  for (const Turn& turn : text.turns) {
+    const auto at = std::lower_bound(begins.begin(), begins.end(), turn.begin) - begins.begin();
+    layout.turns.push_back({at, turn.user});
+  }
   for (const Item& item : text.items) {
-    const int32_t soft = tokenizer_.Require(kMarks[static_cast<int>(item.kind)].first);
     const auto first = std::lower_bound(begins.begin(), begins.end(), item.begin) - begins.begin();
     const auto last = std::lower_bound(begins.begin(), begins.end(), item.end) - begins.begin();
-    item_tokens.emplace_back(first, last);
-    const bool sound = item.kind == MediaKind::kAudio;
-    MediaRows& rows = sound ? sample.audio : sample.vision;
-    const Loaded& loaded = media[item.media];
-    int64_t found = 0;
-    for (int64_t i = first; i < last; ++i) {
-      sample.weights[i] = 0;
-      if (sample.ids[i] != soft) continue;
-      sample.types[i] = item.kind == MediaKind::kImage ? kImageToken
-                        : sound                        ? kAudioToken
-                                                       : kVideoToken;
-      rows.places.push_back(i);
-      ++found;
+    layout.items.push_back({first, last, item.kind});
+    const LoadedMedium& medium = media[item.media];
+    for (int64_t i = first; i < last; ++i) sample.weights[i] = 0;
+    for (const MediaKind kind : kMediaKinds) {
+      const int64_t wanted = medium.Tokens(kind);
+      if (wanted == 0) continue;
+      const std::string_view name = kMarks[static_cast<int>(kind)].first;
+      const int32_t soft = tokenizer_.Require(std::string(name));
+      MediaRows& rows = kind == MediaKind::kAudio ? sample.audio : sample.vision;
+      int64_t found = 0;
+      for (int64_t i = first; i < last; ++i) {
+        if (sample.ids[i] != soft) continue;
+        sample.types[i] = kind == MediaKind::kImage   ? kImageToken
+                          : kind == MediaKind::kAudio ? kAudioToken
+                                                      : kVideoToken;
+        rows.places.push_back(i);
+        ++found;
+      }
+      LAPIDARY_CHECK(found == wanted, record.where, ": ", MediaKindName(kind), " must take ",
+                     wanted, " tokens; got ", found, "; try a tokenizer whose '", name,
+                     "' is an added token");
     }
-    const int64_t frames = item.kind == MediaKind::kVideo ? loaded.timestamps.size() : 1;
-    LAPIDARY_CHECK(found == frames * loaded.tokens, record.where, ": ", MediaKindName(item.kind),
-                   " must take ", frames * loaded.tokens, " tokens; got ", found,
-                   "; try a tokenizer whose '", kMarks[static_cast<int>(item.kind)].first,
-                   "' is an added token");
-    rows.features = loaded.features;
-    rows.rows.insert(rows.rows.end(), loaded.rows.begin(), loaded.rows.end());
-    rows.positions.insert(rows.positions.end(), loaded.positions.begin(), loaded.positions.end());
+    AppendRows(medium.vision, sample.vision);
+    AppendRows(medium.sound, sample.audio);
+    const bool sound = item.kind == MediaKind::kAudio;
     (item.kind == MediaKind::kImage ? sample.images : sound ? sample.sounds : sample.videos) += 1;
   }
   return sample;
 }
 
-namespace {
-
-void CutRows(MediaRows& rows, int64_t tokens) {
-  const auto kept = std::lower_bound(rows.places.begin(), rows.places.end(), tokens);
-  rows.places.erase(kept, rows.places.end());
-  if (!rows.rows.empty()) rows.rows.resize(rows.count() * rows.features);
-  if (!rows.positions.empty()) rows.positions.resize(rows.count() * 2);
-}
-
-}  // namespace
-
-// Applies on_too_long; false: drop the sample.
-bool SampleBuilder::Shorten(Sample& sample, const Text& text,
-                            const std::vector<std::pair<int64_t, int64_t>>& item_tokens,
-                            std::string& note) const {
+bool SampleBuilder::Shorten(BuiltSample& built, const Layout& layout) const {
   const int64_t limit = options_.max_length;
+  Sample& sample = *built.sample;
   if (limit == 0 || sample.size() <= limit) return true;
   const std::string what = StrCat(sample.where, ": a sample may have at most ", limit,
                                   " tokens (max_length); got ", sample.size());
   LAPIDARY_CHECK(options_.on_too_long != OnTooLong::kError, what,
-                 "; try a larger max_length, or on_too_long drop or truncate");
+                 "; try a larger max_length, or on_too_long drop, truncate, cut or split");
   if (options_.on_too_long == OnTooLong::kDrop) {
-    note = what + "; record dropped";
+    built.note = what + "; record dropped";
     return false;
   }
-  int64_t cut = limit;
-  for (const auto& [first, last] : item_tokens) {
-    if (first < cut && cut < last) cut = first;
+  const std::vector<SampleSlice> slices =
+      options_.on_too_long == OnTooLong::kSplit ? SplitSlices(sample.size(), limit, layout)
+      : options_.on_too_long == OnTooLong::kCut ? CutSlices(sample.size(), limit, layout)
+                                                : TruncateSlices(limit, layout);
+  std::vector<Sample> parts;
+  int64_t untrained = 0;
+  for (const SampleSlice& slice : slices) {
+    Sample part = TakeSlice(sample, layout, slice);
+    if (options_.require_targets && part.trained() == 0) {
+      ++untrained;
+      continue;
+    }
+    parts.push_back(std::move(part));
   }
-  sample.ids.resize(cut);
-  sample.weights.resize(cut);
-  sample.types.resize(cut);
-  CutRows(sample.vision, cut);
-  CutRows(sample.audio, cut);
-  for (size_t i = 0; i < item_tokens.size(); ++i) {
-    if (item_tokens[i].first < cut) continue;
-    const MediaKind kind = text.items[i].kind;
-    (kind == MediaKind::kImage   ? sample.images
-     : kind == MediaKind::kAudio ? sample.sounds
-                                 : sample.videos) -= 1;
+  LAPIDARY_CHECK(!parts.empty(), sample.where, ": tokens to train must stand before max_length ",
+                 limit, "; got all of them cut away");
+  built.note = options_.on_too_long == OnTooLong::kSplit
+                   ? StrCat(what, "; split into ", parts.size(), " samples")
+                   : StrCat(what, "; cut to ", parts[0].size());
+  if (untrained > 0 && slices.size() > 1) {
+    built.note += StrCat(", ", untrained, " parts without anything to train left out");
   }
-  note = StrCat(what, "; cut to ", cut);
+  built.sample = std::move(parts[0]);
+  for (size_t i = 1; i < parts.size(); ++i) built.more.push_back(std::move(parts[i]));
   return true;
 }
 
-BuiltSample SampleBuilder::Make(const Record& record, bool headers_only) const {
+BuiltSample SampleBuilder::Make(const Record& given, const BuildKey& key, bool headers_only) const {
+  const bool pair = given.kind == RecordKind::kPreference;
+  LAPIDARY_CHECK(!pair || options_.preference == PreferencePolicy::kChosen, given.where,
+                 ": a preference pair needs a preference trainer; got plain fine-tuning; try "
+                 "preference \"chosen\" to train on the chosen answers");
+  const Record chosen = pair ? ChosenOf(given) : Record();
+  const Record& record = pair ? chosen : given;
   Text text = Compose(record);
-  const std::vector<Loaded> media = LoadMedia(record, headers_only);
+  const std::vector<LoadedMedium> media = LoadMedia(record, key, headers_only);
   text = Expand(std::move(text), media);
-  std::vector<std::pair<int64_t, int64_t>> item_tokens;
+  Layout layout;
   BuiltSample built;
-  Sample sample = Tokenize(text, record, media, item_tokens);
+  built.sample = Tokenize(text, record, media, layout);
+  const Sample& sample = *built.sample;
   LAPIDARY_CHECK(sample.size() > 0, record.where, ": a sample must have tokens; got none");
-  const bool targets = sample.trained() > 0;
-  LAPIDARY_CHECK(targets || !options_.require_targets, record.where,
+  LAPIDARY_CHECK(sample.trained() > 0 || !options_.require_targets, record.where,
                  ": a sample must have tokens to train; got none",
                  record.kind == RecordKind::kMessages ? "; try an assistant message" : "");
-  if (!Shorten(sample, text, item_tokens, built.note)) return built;
-  LAPIDARY_CHECK(sample.trained() > 0 || !options_.require_targets, record.where,
-                 ": tokens to train must stand before max_length ", options_.max_length,
-                 "; got all of them cut away");
-  built.sample = std::move(sample);
+  if (!Shorten(built, layout)) built.sample.reset();
   return built;
 }
 
-BuiltSample SampleBuilder::Build(const Record& record) const { return Make(record, false); }
+BuiltSample SampleBuilder::Build(const Record& record, const BuildKey& key) const {
+  return Make(record, key, false);
+}
+
+std::optional<PreferenceSample> SampleBuilder::BuildPair(const Record& record,
+                                                         std::string* note) const {
+  BuiltSample chosen = Build(ChosenOf(record)), rejected = Build(RejectedOf(record));
+  *note = chosen.note.empty() ? rejected.note : chosen.note;
+  if (!chosen.sample || !rejected.sample) return std::nullopt;
+  return PreferenceSample{std::move(*chosen.sample), std::move(*rejected.sample)};
+}
+
+std::vector<int64_t> SampleBuilder::MeasureAll(const Record& record) const {
+  try {
+    const BuiltSample built = Make(record, {}, true);
+    if (!built.sample) return {};
+    std::vector<int64_t> sizes = {built.sample->size()};
+    for (const Sample& part : built.more) sizes.push_back(part.size());
+    return sizes;
+  } catch (const Error&) {
+    return {};
+  }
+}
 
 int64_t SampleBuilder::Measure(const Record& record) const {
-  try {
-    const BuiltSample built = Make(record, true);
-    return built.sample ? built.sample->size() : 0;
-  } catch (const Error&) {
-    return 0;
-  }
+  int64_t sum = 0;
+  for (const int64_t size : MeasureAll(record)) sum += size;
+  return sum;
 }
 
 }  // namespace lapidary

@@ -16,6 +16,7 @@ extern "C" {
 }
 
 #include "autograd/base/error.h"
+#include "data/audio.h"
 #include "data/image_codecs.h"
 
 namespace lapidary {
@@ -70,10 +71,12 @@ int64_t SeekStream(void* user, int64_t offset, int whence) {
   return stream.at;
 }
 
-// An opened container and its picture stream.
+// An opened container and its picture stream (or, if asked for, its sound: found() says whether
+// there is any).
 class Container {
  public:
-  Container(std::string_view bytes, const std::string& name) : name_(name), stream_{bytes} {
+  Container(std::string_view bytes, const std::string& name, AVMediaType type = AVMEDIA_TYPE_VIDEO)
+      : name_(name), stream_{bytes} {
     LAPIDARY_CHECK(!bytes.empty(), name, ": a clip must have bytes; got an empty file");
     static const bool quiet = (av_log_set_level(AV_LOG_QUIET), true);
     static_cast<void>(quiet);
@@ -96,12 +99,15 @@ class Container {
     format_.reset(format);
     LAPIDARY_CHECK(avformat_find_stream_info(format, nullptr) >= 0, name,
                    ": a clip must describe its streams; got broken headers");
-    index_ = av_find_best_stream(format, AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
+    index_ = av_find_best_stream(format, type, -1, -1, nullptr, 0);
+    if (type != AVMEDIA_TYPE_VIDEO) return;
     LAPIDARY_CHECK(index_ >= 0, name, ": a clip must have pictures; got none; try it as audio");
     CheckImageSize(parameters().height, parameters().width, name);
   }
 
-  // The next packet of the picture stream; false at the end.
+  bool found() const { return index_ >= 0; }
+
+  // The next packet of the stream; false at the end.
   bool Next(AVPacket* packet) {
     for (;;) {
       av_packet_unref(packet);
@@ -265,6 +271,20 @@ std::vector<int64_t> SampleFrameIndices(int64_t total, int64_t num_frames) {
   return indices;
 }
 
+std::vector<int64_t> SampleFramesByRate(const VideoInfo& info, double rate) {
+  LAPIDARY_CHECK(rate > 0 && rate <= 1000,
+                 "SampleFramesByRate: must have a rate above 0 and up to ",
+                 "1000 frames a second; got ", rate);
+  std::vector<int64_t> indices;
+  for (int64_t k = 0;; ++k) {
+    // The frame whose time covers k / rate; a hair of rounding must not name the one before.
+    const double at = static_cast<double>(k) / rate * info.fps;
+    const auto index = static_cast<int64_t>(std::floor(at + 1e-6));
+    if (index >= info.total_frames) return indices;
+    if (indices.empty() || index > indices.back()) indices.push_back(index);
+  }
+}
+
 std::string VideoTimestamp(int64_t index, double fps) {
   LAPIDARY_CHECK(index >= 0 && fps > 0 && std::isfinite(fps),
                  "VideoTimestamp: must have an index >= 0 and a rate > 0; got ", index, " and ",
@@ -289,25 +309,41 @@ VideoInfo ProbeVideo(std::string_view bytes, const std::string& name) {
 
 VideoInfo DecodeVideoFrames(std::string_view bytes, const std::string& name, int64_t num_frames,
                             const std::function<void(int64_t, int64_t, Image)>& take) {
+  const auto choose = [&](const VideoInfo& info) {
+    LAPIDARY_CHECK(num_frames >= 1 && num_frames <= info.total_frames, name,
+                   ": num_frames must be 1 to the number of frames of the clip, ",
+                   info.total_frames, "; got ", num_frames, "; try a smaller num_frames");
+    return SampleFrameIndices(info.total_frames, num_frames);
+  };
+  return DecodeVideoFramesAt(bytes, name, choose, take);
+}
+
+VideoInfo DecodeVideoFramesAt(std::string_view bytes, const std::string& name,
+                              const std::function<std::vector<int64_t>(const VideoInfo&)>& choose,
+                              const std::function<void(int64_t, int64_t, Image)>& take) {
   std::vector<Packet> packets;
   {
     Container scanned(bytes, name);
     packets = Scan(scanned, name);
   }
   const int64_t total = static_cast<int64_t>(packets.size());
-  LAPIDARY_CHECK(num_frames >= 1 && num_frames <= total, name,
-                 ": num_frames must be 1 to the number of frames of the clip, ", total, "; got ",
-                 num_frames, "; try a smaller num_frames");
-  const std::vector<int64_t> indices = SampleFrameIndices(total, num_frames);
-  const Plan plan = MakePlan(packets, indices);
-
   Container container(bytes, name);
+  VideoInfo info = {.total_frames = total,
+                    .fps = container.fps(),
+                    .height = container.parameters().height,
+                    .width = container.parameters().width};
+  const std::vector<int64_t> indices = choose(info);
+  const auto num_frames = static_cast<int64_t>(indices.size());
+  LAPIDARY_CHECK(num_frames >= 1 && indices.front() >= 0 && indices.back() < total &&
+                     std::adjacent_find(indices.begin(), indices.end(), std::greater_equal<>()) ==
+                         indices.end(),
+                 name, ": the frames to sample must be ascending and of the clip; got others");
+  const Plan plan = MakePlan(packets, indices);
   const Owned<AVCodecContext> decoder = OpenDecoder(container, name);
   const Owned<AVPacket> packet(av_packet_alloc());
   const Owned<AVFrame> frame(av_frame_alloc());
   LAPIDARY_CHECK(packet != nullptr && frame != nullptr, name, ": must have memory; got none");
   Converter converter;
-  VideoInfo info = {.total_frames = total, .fps = container.fps(), .height = 0, .width = 0};
   int64_t taken = 0, shown = 0;
   // Hands out what the decoder has ready.
   const auto receive = [&] {
@@ -346,6 +382,85 @@ VideoInfo DecodeVideoFrames(std::string_view bytes, const std::string& name, int
   LAPIDARY_CHECK(taken == num_frames, name, ": must be a whole clip; got ", taken, " of the ",
                  num_frames, " sampled frames before the data broke off");
   return info;
+}
+
+namespace {
+
+// Appends the mean of the channels of a decoded frame.
+void AppendMono(const AVFrame& frame, const std::string& name, std::vector<float>& mono) {
+  const auto format = static_cast<AVSampleFormat>(frame.format);
+  const bool planar = av_sample_fmt_is_planar(format) == 1;
+  const int64_t channels = frame.ch_layout.nb_channels;
+  LAPIDARY_CHECK(channels >= 1 && channels <= 64, name,
+                 ": a soundtrack must have 1 to 64 channels; got ", channels);
+  const auto value = [&](int64_t i, int64_t c) -> double {
+    const uint8_t* plane = frame.extended_data[planar ? c : 0];
+    const int64_t at = planar ? i : i * channels + c;
+    switch (av_get_packed_sample_fmt(format)) {
+      case AV_SAMPLE_FMT_U8:
+        return (plane[at] - 128) / 128.0;
+      case AV_SAMPLE_FMT_S16:
+        return reinterpret_cast<const int16_t*>(plane)[at] / 32768.0;
+      case AV_SAMPLE_FMT_S32:
+        return reinterpret_cast<const int32_t*>(plane)[at] / 2147483648.0;
+      case AV_SAMPLE_FMT_FLT:
+        return static_cast<double>(reinterpret_cast<const float*>(plane)[at]);
+      case AV_SAMPLE_FMT_DBL:
+        return reinterpret_cast<const double*>(plane)[at];
+      default:
+        throw Error(StrCat(name, ": a soundtrack must decode to common samples; got format ",
+                           frame.format));
+    }
+  };
+  LAPIDARY_CHECK(static_cast<int64_t>(mono.size()) + frame.nb_samples <= kMaxAudioFrames, name,
+                 ": a soundtrack may have at most ", kMaxAudioFrames, " samples; got more");
+  for (int64_t i = 0; i < frame.nb_samples; ++i) {
+    double sum = 0;
+    for (int64_t c = 0; c < channels; ++c) sum += value(i, c);
+    const double mean = sum / static_cast<double>(channels);
+    LAPIDARY_CHECK(std::abs(mean) <= 1e6, name,
+                   ": samples of a soundtrack must be finite and at most 1e6; got ", mean);
+    mono.push_back(static_cast<float>(mean));
+  }
+}
+
+}  // namespace
+
+std::vector<float> DecodeSoundtrack(std::string_view bytes, const std::string& name,
+                                    int64_t sampling_rate) {
+  Container container(bytes, name, AVMEDIA_TYPE_AUDIO);
+  if (!container.found()) return {};
+  const Owned<AVCodecContext> decoder = OpenDecoder(container, name);
+  const Owned<AVPacket> packet(av_packet_alloc());
+  const Owned<AVFrame> frame(av_frame_alloc());
+  LAPIDARY_CHECK(packet != nullptr && frame != nullptr, name, ": must have memory; got none");
+  std::vector<float> mono;
+  int64_t rate = 0;
+  const auto receive = [&] {
+    while (avcodec_receive_frame(decoder.get(), frame.get()) >= 0) {
+      LAPIDARY_CHECK(frame->sample_rate >= 1 && frame->sample_rate <= 1'000'000 &&
+                         (rate == 0 || rate == frame->sample_rate),
+                     name, ": a soundtrack must have one rate of 1 to 1,000,000 Hz; got ",
+                     frame->sample_rate);
+      if (rate == 0 && frame->pts != AV_NOPTS_VALUE && frame->pts > 0) {
+        const double late = static_cast<double>(frame->pts) * av_q2d(container.stream().time_base);
+        LAPIDARY_CHECK(late * frame->sample_rate < static_cast<double>(kMaxAudioFrames), name,
+                       ": a soundtrack must begin with its clip; got ", late, " s later");
+        mono.assign(static_cast<size_t>(late * frame->sample_rate), 0.0f);
+      }
+      rate = frame->sample_rate;
+      AppendMono(*frame, name, mono);
+    }
+  };
+  while (container.Next(packet.get())) {
+    // A broken packet costs its samples.
+    avcodec_send_packet(decoder.get(), packet.get());
+    receive();
+  }
+  avcodec_send_packet(decoder.get(), nullptr);
+  receive();
+  if (mono.empty()) return {};
+  return Resample(mono, rate, sampling_rate);
 }
 
 Video DecodeVideo(std::string_view bytes, const std::string& name, int64_t num_frames) {

@@ -47,6 +47,21 @@ Video DecodeVideo(std::string_view bytes, const std::string& name, int64_t num_f
 VideoInfo DecodeVideoFrames(std::string_view bytes, const std::string& name, int64_t num_frames,
                             const std::function<void(int64_t, int64_t, Image)>& take);
 
+// The same for the frames that `choose` picks from what the headers say: ascending indices in
+// [0, total_frames), at least one.
+VideoInfo DecodeVideoFramesAt(std::string_view bytes, const std::string& name,
+                              const std::function<std::vector<int64_t>(const VideoInfo&)>& choose,
+                              const std::function<void(int64_t, int64_t, Image)>& take);
+
+// The frame shown at each of the times 0, 1/rate, 2/rate, ... seconds of the clip. Throws Error
+// unless rate is above 0 and at most 1000.
+std::vector<int64_t> SampleFramesByRate(const VideoInfo& info, double rate);
+
+// The sound of the clip's first sound stream, mono at `sampling_rate` Hz (channels averaged,
+// resampled as by audio.h); empty if it has none. A stream that begins late is preceded by silence.
+std::vector<float> DecodeSoundtrack(std::string_view bytes, const std::string& name,
+                                    int64_t sampling_rate = 16000);
+
 // "mm:ss" of a frame: floor(index / fps) seconds, two digits each, minutes not wrapped at 60.
 std::string VideoTimestamp(int64_t index, double fps);
 

@@ -64,6 +64,8 @@ int main(int argc, char** argv) {
     LAPIDARY_CHECK(std::fflush(stdout) == 0 && !std::ferror(stdout),
                    "standard output: must take all that is written; got ", std::strerror(errno));
     return 0;
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();  // a command that says by its code what it found
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return cli.exit(error);  // --help, --version
     std::string command = "lapidary";

@@ -3,6 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${LAPIDARY_BUILD:-build}
+# Parquet and Arrow: the plug-in is built against the pyarrow of a virtual environment of the build.
+if [ ! -x "$build/arrow-venv/bin/python" ] || ! "$build/arrow-venv/bin/python" -c 'import pyarrow' 2>/dev/null; then
+  mkdir -p "$build"
+  if ! { python3 -m venv "$build/arrow-venv" && "$build/arrow-venv/bin/pip" install -q "pyarrow>=20"; } >"$build/arrow-venv.log" 2>&1; then
+    echo "no pyarrow ($build/arrow-venv.log): the Parquet plug-in is not built, and its tests do not run" >&2
+    rm -rf "$build/arrow-venv"
+  fi
+fi
 bash recipes/setup.sh "$build"
 cmake --build "$build"
 

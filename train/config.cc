@@ -191,6 +191,34 @@ class Reader {
       field.push_back(item.get<std::string>());
     }
   }
+  void Read(const std::string& key, const Json& value, std::vector<SourceSpec>& field,
+            const TextRule&) {
+    field.clear();
+    if (value.is_null()) return;
+    const Json list = value.is_array() ? value : Json::array({value});
+    for (const Json& item : list) {
+      SourceSpec& source = field.emplace_back();
+      if (item.is_string()) {
+        source.path = item.get<std::string>();
+        continue;
+      }
+      if (!item.is_object()) Bad(origin_, key, "a path, an object with a path, or a list", item);
+      Reader reader(item, key + ".", origin_);
+      VisitSourceFields(source, reader);
+      reader.Finish();
+      if (source.path.empty()) Bad(origin_, key + ".path", "given", item);
+      if (source.repeat == 0) Bad(origin_, key + ".repeat", "above 0", item);
+    }
+  }
+  void Read(const std::string& key, const Json& value,
+            std::vector<std::pair<std::string, std::string>>& field, NoRule) {
+    field.clear();
+    if (!value.is_object()) Bad(origin_, key, "an object of names", value);
+    for (const auto& [name, item] : value.items()) {
+      if (!item.is_string()) Bad(origin_, key + "." + name, "a string", item);
+      field.emplace_back(name, item.get<std::string>());
+    }
+  }
   void Read(const std::string& key, const Json& value, ModulePattern& field, NoRule) {
     field = {};
     if (value.is_null()) return;
@@ -287,6 +315,22 @@ class Writer {
     for (const auto& [name, value] : field) object[name] = value;
     return object;
   }
+  static Json ToJson(const std::vector<SourceSpec>& field) {
+    Json list = Json::array();
+    const SourceSpec plain;
+    for (const SourceSpec& source : field) {
+      Json object = Json::object(), defaults = Json::object();
+      Writer writer(&object), blank(&defaults);
+      VisitSourceFields(source, writer);
+      VisitSourceFields(plain, blank);
+      bool simple = true;
+      for (const auto& [key, value] : object.items()) {
+        simple = simple && (key == "path" || value == defaults[key]);
+      }
+      list.push_back(simple ? Json(source.path) : object);
+    }
+    return list;
+  }
   static Json ToJson(const std::optional<AdapterConfig>& field) {
     if (!field) return nullptr;
     Json object = Json::object();
@@ -357,9 +401,9 @@ void CheckWhole(TrainConfig& c, const Origin& origin) {
   const auto need = [&](const char* key, bool present, const char* hint) {
     LAPIDARY_CHECK(present, origin.Of(key), ": '", key, "' must be given; got none; try ", hint);
   };
-  const auto set = [](const std::vector<std::string>& files) {
+  const auto set = [](const std::vector<SourceSpec>& files) {
     return !files.empty() &&
-           std::none_of(files.begin(), files.end(), [](const auto& f) { return f.empty(); });
+           std::none_of(files.begin(), files.end(), [](const auto& f) { return f.path.empty(); });
   };
   need("model_name_or_path", !c.model_name_or_path.empty(), "the folder of a checkpoint");
   need("dataset.train", set(c.train_files), "\"dataset\": {\"train\": \"my.jsonl\"}");

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "data/augment.h"
+#include "data/dataset.h"
 #include "quant/adapter.h"
 #include "train/schedule.h"
 
@@ -18,8 +20,10 @@ namespace lapidary {
 struct TrainConfig {
   // What is trained on what, and where the result goes. Relative paths: to the working directory.
   std::string model_name_or_path;
-  std::vector<std::string> train_files;  // dataset.train
-  std::vector<std::string> eval_files;   // dataset.eval
+  std::vector<SourceSpec> train_files;  // dataset.train
+  std::vector<SourceSpec> eval_files;   // dataset.eval
+  double eval_split = 0;                // dataset.eval_split: share of train held out, without eval
+  bool allow_outside_paths = false;     // dataset.allow_outside_paths
   std::string output_dir;
   std::string resume_from_checkpoint;  // "": no; "latest"; or a checkpoint folder
   bool overwrite_output_dir = false;
@@ -63,9 +67,14 @@ struct TrainConfig {
 
   // Data.
   int64_t max_length = 2048;
-  std::string on_too_long = "error";  // "drop", "truncate"
-  std::string on_error = "stop";      // "skip"
+  std::string on_too_long = "error";   // "drop", "truncate", "cut", "split"
+  std::string train_on = "assistant";  // "last", "all"
+  std::string thoughts = "template";   // "keep", "drop", "empty"
+  std::string preference = "error";    // "chosen"
+  std::string on_error = "stop";       // "skip"
   bool packing = false;
+  bool group_by_length = false;
+  int64_t pack_window = 16;
   bool shuffle = true;
   bool add_eos = true;
   std::string empty_thought = "insert";  // "omit"
@@ -74,6 +83,12 @@ struct TrainConfig {
       0;                     // soft tokens an image: 70, 140, 280, 560, 1120; 0: the checkpoint's
   int64_t video_frames = 0;  // at most; 0: the checkpoint's
   int64_t video_seq_length = 0;  // soft tokens a frame; 0: the checkpoint's
+  double video_fps = 0;          // frames a second; 0: video_frames
+  int64_t video_max_frames = 60;
+  std::string on_long_video = "error";  // "thin", "segments"
+  bool video_sound = false;
+  std::string audio_limit = "allow";  // "pieces", "truncate", "error"
+  AugmentOptions augment;             // augment.flip, ...; its seed is `seed`
 
   // Reports.
   int64_t logging_steps = 1;

@@ -35,8 +35,14 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "quantize a folder's base while loading: q4_0, q4_k_m, ...; null: as stored");
   visit("embedding_format", c.embedding_format, TextRule{},
         "the same for the embedding and the head: q6_k, bf16, ...; null: as base_format says");
-  visit("dataset.train", c.train_files, TextRule{true}, "file or list of files to train on");
-  visit("dataset.eval", c.eval_files, TextRule{}, "held-out file or files");
+  visit("dataset.train", c.train_files, TextRule{true},
+        "files to train on: a path, an object {path, format, container, columns, prompt, repeat, "
+        "weight, max_samples}, or a list of these");
+  visit("dataset.eval", c.eval_files, TextRule{}, "held-out files, in the same forms");
+  visit("dataset.eval_split", c.eval_split, RealRule{0, 0.999},
+        "without dataset.eval: share of the records held out, drawn by the seed");
+  visit("dataset.allow_outside_paths", c.allow_outside_paths, NoRule{},
+        "media may lie outside the folder of the file that names them");
   visit("output_dir", c.output_dir, TextRule{true}, "folder of checkpoints, metrics and report");
   visit("resume_from_checkpoint", c.resume_from_checkpoint, TextRule{},
         "\"latest\" (or true), or a checkpoint folder");
@@ -82,10 +88,19 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("image_mask", c.image_mask, WordRule{{"sliding_only", "hf_forward"}},
         "where soft tokens of an image see each other");
   visit("max_length", c.max_length, IntRule{1, 1 << 24}, "tokens of a sample (packed: a sequence)");
-  visit("on_too_long", c.on_too_long, WordRule{{"error", "drop", "truncate"}},
-        "what to do with a longer sample");
+  visit("on_too_long", c.on_too_long, WordRule{{"error", "drop", "truncate", "cut", "split"}},
+        "a longer sample: cut at a token, at a turn, or split into several");
+  visit("train_on", c.train_on, WordRule{{"assistant", "last", "all"}},
+        "what is trained: the model's turns, its last one, or all text");
+  visit("thoughts", c.thoughts, WordRule{{"template", "keep", "drop", "empty"}},
+        "thoughts: those the template shows, all, none, or empty ones in their place");
+  visit("preference", c.preference, WordRule{{"error", "chosen"}},
+        "what to do with preference pairs: refuse them, or train the chosen answer");
   visit("on_error", c.on_error, WordRule{{"stop", "skip"}}, "what to do with a broken record");
   visit("packing", c.packing, NoRule{}, "several samples in a sequence, blind to each other");
+  visit("group_by_length", c.group_by_length, NoRule{}, "without packing: batches of like lengths");
+  visit("pack_window", c.pack_window, IntRule{1, 4096},
+        "samples from which packing and group_by_length choose");
   visit("shuffle", c.shuffle, NoRule{}, "a new order in every epoch, a function of the seed");
   visit("add_eos", c.add_eos, NoRule{}, "raw text and completions end with a trained <eos>");
   visit("empty_thought", c.empty_thought, WordRule{{"insert", "omit"}},
@@ -96,12 +111,39 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("video_frames", c.video_frames, IntRule{0, 4096}, "frames of a clip; 0: the checkpoint's");
   visit("video_seq_length", c.video_seq_length, IntRule{0, 1120},
         "soft tokens a frame may take; 0: the checkpoint's");
+  visit("video_fps", c.video_fps, RealRule{0, 1000},
+        "frames of a clip a second, instead of video_frames; 0: by number");
+  visit("video_max_frames", c.video_max_frames, IntRule{1, 1 << 16}, "by rate: frames of a clip");
+  visit("on_long_video", c.on_long_video, WordRule{{"error", "thin", "segments"}},
+        "a clip with more: refuse, take fewer, or stretches of frames with their sound");
+  visit("video_sound", c.video_sound, NoRule{}, "the soundtrack of a clip behind its frames");
+  visit("audio_limit", c.audio_limit, WordRule{{"allow", "pieces", "truncate", "error"}},
+        "sounds above 30 s: as they are, cut at silence, cut off, or refused");
+  visit("augment.flip", c.augment.flip, RealRule{0, 1}, "probability of mirroring a picture");
+  visit("augment.crop", c.augment.crop, RealRule{0, 0.9}, "share of its sides that may go");
+  visit("augment.color", c.augment.color, RealRule{0, 1}, "change of brightness, contrast, color");
+  visit("augment.speed", c.augment.speed, RealRule{0, 0.5}, "change of the speed of sounds");
+  visit("augment.gain", c.augment.gain, RealRule{0, 40}, "change of their loudness in dB");
+  visit("augment.noise", c.augment.noise, RealRule{0, 1}, "noise, as a share of their level");
   visit("logging_steps", c.logging_steps, IntRule{1}, "steps between lines of metrics.jsonl");
   visit("save_steps", c.save_steps, IntRule{0}, "steps between checkpoints; 0: only the last");
   visit("save_total_limit", c.save_total_limit, IntRule{0}, "checkpoints kept; 0: all");
   visit("eval_steps", c.eval_steps, IntRule{0},
         "steps between evaluations; 0: before and after only");
   visit("report_samples", c.report_samples, IntRule{0, 1000}, "generated answers in report.html");
+}
+
+// Keys of a source of records in "dataset".
+template <class Config, class Visit>
+void VisitSourceFields(Config& c, Visit&& visit) {
+  visit("path", c.path, TextRule{true}, "file, folder, or pattern with * and ?");
+  visit("container", c.container, TextRule{}, "auto, jsonl, json, csv, tsv, tar, folder, arrow");
+  visit("format", c.format, TextRule{}, "auto, or the name of a record format");
+  visit("columns", c.columns, NoRule{}, "{name that the format knows: name in the file}");
+  visit("prompt", c.prompt, TextRule{}, "what {audio, text} and {image, text} pairs are asked");
+  visit("repeat", c.repeat, RealRule{0, 1e6}, "times in an epoch; a part is drawn anew each epoch");
+  visit("weight", c.weight, RealRule{0, 1e6}, "share of the epoch, if all sources have one");
+  visit("max_samples", c.max_samples, IntRule{0}, "the first records only; 0: all");
 }
 
 // Keys of "lora", as in PEFT.

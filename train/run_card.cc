@@ -82,8 +82,10 @@ Json RunCard(const TrainConfig& config, const TrainSummary& summary) {
   if (!config.embedding_format.empty()) card["base"]["embedding_format"] = config.embedding_format;
   Json data = Json::array();
   for (const auto* files : {&config.train_files, &config.eval_files}) {
-    for (const std::string& file : *files) {
-      data.push_back({{"path", file}, {"sha256", HashFile(file)}});
+    for (const SourceSpec& source : *files) {
+      Json entry = {{"path", source.path}};
+      if (fs::is_regular_file(source.path)) entry["sha256"] = HashFile(source.path);
+      data.push_back(entry);
     }
   }
   card["data"] = data;

@@ -2,9 +2,11 @@
 
 #include <cmath>
 #include <filesystem>
+#include <tuple>
 
 #include "autograd/arena.h"
 #include "autograd/base/memory_info.h"
+#include "data/prepared.h"
 #include "model/adapt.h"
 #include "model/tensor_names.h"
 
@@ -46,9 +48,51 @@ SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& me
   options.max_length = config.max_length;
   options.on_too_long = config.on_too_long == "drop"       ? OnTooLong::kDrop
                         : config.on_too_long == "truncate" ? OnTooLong::kTruncate
+                        : config.on_too_long == "cut"      ? OnTooLong::kCut
+                        : config.on_too_long == "split"    ? OnTooLong::kSplit
                                                            : OnTooLong::kError;
+  options.train_on = config.train_on == "last"  ? TrainOn::kLast
+                     : config.train_on == "all" ? TrainOn::kAll
+                                                : TrainOn::kAssistant;
+  options.chat.thoughts = config.thoughts == "keep"    ? Thoughts::kKeep
+                          : config.thoughts == "drop"  ? Thoughts::kDrop
+                          : config.thoughts == "empty" ? Thoughts::kEmpty
+                                                       : Thoughts::kTemplate;
+  options.preference =
+      config.preference == "chosen" ? PreferencePolicy::kChosen : PreferencePolicy::kError;
   options.add_eos = config.add_eos;
+  options.video.fps = config.video_fps;
+  options.video.max_frames = config.video_max_frames;
+  options.video.on_long = config.on_long_video == "thin"       ? OnLongVideo::kThin
+                          : config.on_long_video == "segments" ? OnLongVideo::kSegments
+                                                               : OnLongVideo::kError;
+  options.video.sound = config.video_sound;
+  options.audio_limit = config.audio_limit == "pieces"     ? AudioLimit::kPieces
+                        : config.audio_limit == "truncate" ? AudioLimit::kTruncate
+                        : config.audio_limit == "error"    ? AudioLimit::kError
+                                                           : AudioLimit::kAllow;
+  options.augment = config.augment;
+  options.augment.seed = static_cast<uint64_t>(config.seed);
   return options;
+}
+
+bool TrainsOnPrepared(const TrainConfig& config) {
+  return config.train_files.size() == 1 && IsPrepared(config.train_files[0].path);
+}
+
+std::pair<std::shared_ptr<const Dataset>, std::shared_ptr<const Dataset>> OpenDatasets(
+    const TrainConfig& config) {
+  const DatasetOptions options = {.allow_outside_paths = config.allow_outside_paths};
+  std::shared_ptr<const Dataset> train, eval;
+  if (!TrainsOnPrepared(config)) train = Dataset::Open(config.train_files, options);
+  LAPIDARY_CHECK(train != nullptr || config.eval_split == 0, config.train_files[0].path,
+                 ": a prepared file cannot be split; got dataset.eval_split; try dataset.eval");
+  if (!config.eval_files.empty()) {
+    eval = Dataset::Open(config.eval_files, options);
+  } else if (config.eval_split > 0) {
+    std::tie(train, eval) = train->Split(config.eval_split, static_cast<uint64_t>(config.seed));
+  }
+  return {train, eval};
 }
 
 StepSource::StepSource(Loader& loader, int64_t accumulation)
@@ -73,8 +117,7 @@ Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& 
   const auto& resume = output.resume();
   if (resume) warnings = CheckResumable(resume->folder, config);
   // The data first: a wrong path should not wait for a large model.
-  train_data = Dataset::Open(config.train_files);
-  if (!config.eval_files.empty()) eval_data = Dataset::Open(config.eval_files);
+  std::tie(train_data, eval_data) = OpenDatasets(config);
   OpenModel(output);
   optimizer = std::make_unique<AdamW>(params,
                                       AdamWOptions{.beta1 = config.adam_beta1,
@@ -130,12 +173,15 @@ void Session::OpenData(const ProblemCallback& report) {
   options.batch_size = config.per_device_train_batch_size;
   options.prefetch_bytes = kPrefetchBytes;
   options.packing = config.packing;
+  options.group_by_length = config.group_by_length;
+  options.pack_window = config.pack_window;
   if (config.packing) options.max_tokens = config.max_length * config.per_device_train_batch_size;
   options.on_error = OnErrorOf(config.on_error);
   options.report = report;
   const bool resumed = !state.cursor.is_null();
-  loader =
-      std::make_unique<Loader>(train_data, *builder, options, resumed ? &state.cursor : nullptr);
+  const auto records = train_data != nullptr ? MakeRecordSource(train_data, *builder)
+                                             : OpenPrepared(config.train_files[0].path, *builder);
+  loader = std::make_unique<Loader>(records, options, resumed ? &state.cursor : nullptr);
 }
 
 void Session::PlanSteps() {
@@ -152,15 +198,16 @@ void Session::PlanSteps() {
   } else {
     const int64_t whole = static_cast<int64_t>(config.num_train_epochs);
     const double part = config.num_train_epochs - static_cast<double>(whole);
-    // Without packing every epoch has as many steps as the first.
-    int64_t total = config.packing ? 0 : whole * steps_per_epoch;
-    for (int64_t e = 0; config.packing && e < whole; ++e) total += steps_in(e);
+    // Where every record is one sample of one batch, every epoch has as many steps as the first.
+    const bool varies = config.packing || config.on_too_long == "split";
+    int64_t total = varies ? 0 : whole * steps_per_epoch;
+    for (int64_t e = 0; varies && e < whole; ++e) total += steps_in(e);
     if (part > 0) {
       total += static_cast<int64_t>(std::ceil(part * static_cast<double>(steps_per_epoch)));
     }
     schedule.total_steps = total;
   }
-  LAPIDARY_CHECK(schedule.total_steps > 0, config.train_files[0],
+  LAPIDARY_CHECK(schedule.total_steps > 0, config.train_files[0].path,
                  ": the run must have a step; got none; try max_steps or more records");
   schedule.warmup_steps =
       config.warmup_steps > 0
@@ -191,7 +238,10 @@ EvalResult Session::RunEvaluation(const std::function<void(int64_t)>& on_batch) 
   options.epochs = 1;
   options.batch_size = config.per_device_eval_batch_size;
   options.on_error = OnErrorOf(config.on_error);
-  Loader eval_loader(eval_data, *builder, options);
+  SampleOptions samples = builder->options();
+  samples.augment = {};  // held-out data stay as they are
+  const SampleBuilder plain(builder->tokenizer(), samples);
+  Loader eval_loader(eval_data, plain, options);
   EvalOptions eval;
   eval.compute = step_options.forward.compute;
   eval.image_mask = step_options.forward.image_mask;
@@ -206,6 +256,7 @@ AnswerResult Session::RunAnswers() {
   options.compute = step_options.forward.compute;
   options.image_mask = step_options.forward.image_mask;
   options.sample = builder->options();
+  options.sample.augment = {};
   options.max_records = config.report_samples;
   options.extra_tokens = 24;
   return EvaluateAnswers(bundle, *eval_data, options);

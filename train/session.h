@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/loader.h"
@@ -30,6 +31,13 @@ OptimizerStates StatesOf(const std::string& word);  // config.optim
 
 // How the configuration wants records made into samples.
 SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& media);
+
+// Whether dataset.train is one prepared file (data/prepared.h).
+bool TrainsOnPrepared(const TrainConfig& config);
+// The data sets that a configuration names: to train on (null for a prepared file), and held out
+// (null if it names none).
+std::pair<std::shared_ptr<const Dataset>, std::shared_ptr<const Dataset>> OpenDatasets(
+    const TrainConfig& config);
 
 // Groups micro-batches into optimizer steps. A step never mixes epochs: the last one of an epoch
 // may be short, and is a step all the same.
@@ -56,9 +64,10 @@ struct Session {
   const TrainConfig& config;
   const MemoryPlan& plan;
   Bundle bundle;
-  std::optional<AdapterConfig> adapter;                  // none: full fine-tuning
-  std::vector<Param*> params;                            // trainable
-  std::shared_ptr<const Dataset> train_data, eval_data;  // the latter null without dataset.eval
+  std::optional<AdapterConfig> adapter;       // none: full fine-tuning
+  std::vector<Param*> params;                 // trainable
+  std::shared_ptr<const Dataset> train_data;  // null where dataset.train is a prepared file
+  std::shared_ptr<const Dataset> eval_data;   // null without dataset.eval
   std::unique_ptr<SampleBuilder> builder;
   std::unique_ptr<AdamW> optimizer;
   RunState state;

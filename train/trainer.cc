@@ -32,7 +32,7 @@ std::string Fixed(double value, int digits) {
 
 // Adds a step to the sums that the next log line reports. They are part of a checkpoint, so that a
 // resumed run writes the same lines.
-void Account(const StepResult& result, double seconds, Json* pending) {
+void Account(const StepResult& result, double seconds, double waited, Json* pending) {
   const auto add = [&](const char* key, auto value) {
     (*pending)[key] = pending->value(key, decltype(value){}) + value;
   };
@@ -42,6 +42,7 @@ void Account(const StepResult& result, double seconds, Json* pending) {
   add("tokens", result.tokens);
   add("correct", result.correct);
   add("seconds", seconds);
+  add("data_wait_s", waited);
 }
 
 // The line of metrics.jsonl for the steps since the last one: the mean of their losses; gradient
@@ -63,6 +64,7 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
       {"target_tokens", targets},
       {"seconds", seconds},
       {"tokens_per_s", seconds > 0 ? tokens / seconds : 0.0},
+      {"data_wait_s", p.value("data_wait_s", 0.0)},
       {"peak_memory_bytes", PeakMemoryBytes()},
       {"arena_high_water_bytes", GetArenaStats().high_water_bytes},
   };
@@ -104,7 +106,9 @@ class Run {
     int64_t saved = output_.resume() ? output_.resume()->step : -1;
     bool more = true;
     while (state.step < session_.total_steps() && !Stopped()) {
+      const double waited_before = session_.loader->wait_seconds();
       const std::vector<Batch> batches = session_.source->Next();
+      const double waited = session_.loader->wait_seconds() - waited_before;
       more = !batches.empty();
       if (!more) break;
       const double learning_rate = LearningRate(session_.schedule, state.step);
@@ -119,7 +123,7 @@ class Run {
       state.tokens_seen += result.tokens;
       state.cursor = session_.source->Cursor();
       const double seconds = Since(start);
-      Account(result, seconds, &state.pending);
+      Account(result, seconds, waited, &state.pending);
       Show(result, seconds);
       if (hooks_.on_step) hooks_.on_step(state.step, result.loss);
       const bool last = state.step == session_.total_steps();

@@ -94,9 +94,10 @@ TEST(ImageTest, Refusals) {
     return ErrorOf([&] { DecodeImage(bytes, "x.png"); });
   };
   EXPECT_EQ(error(""), "x.png: a picture must have bytes; got an empty file");
-  EXPECT_EQ(error("hello world"),
-            "x.png: a picture must be PNG, JPEG, WebP, GIF or BMP; got 11 bytes of something else; "
-            "try converting it to PNG");
+  EXPECT_EQ(
+      error("hello world"),
+      "x.png: a picture must be PNG, JPEG, WebP, GIF, BMP or TIFF; got 11 bytes of something else; "
+      "try converting it to PNG");
   EXPECT_EQ(error(samples::PngHeader(100'000, 100'000)),
             "x.png: a picture may have at most 100 megapixels and sides of 1000000; got 100000 x "
             "100000; try scaling it down");

@@ -262,7 +262,7 @@ TEST_F(SampleTest, TooLong) {
   const char* line = R"({"text":"abcdefgh"})";
   EXPECT_EQ(ErrorOf(line, options),
             "a sample may have at most 6 tokens (max_length); got 10; try a larger max_length, or "
-            "on_too_long drop or truncate");
+            "on_too_long drop, truncate, cut or split");
   options.on_too_long = OnTooLong::kDrop;
   EXPECT_EQ(Build(line, options).size(), 0);
   EXPECT_NE(note_.find("record dropped"), std::string::npos);

@@ -34,7 +34,8 @@ std::string MessageOf(const std::string& text, const std::vector<std::string>& o
 TEST(TrainConfig, DefaultsAreFilledIn) {
   const TrainConfig config = ParseTrainConfig(kMinimal, "my.json", {});
   EXPECT_EQ(config.model_name_or_path, "base");
-  EXPECT_EQ(config.train_files, std::vector<std::string>{"train.jsonl"});
+  ASSERT_EQ(config.train_files.size(), 1u);
+  EXPECT_EQ(config.train_files[0].path, "train.jsonl");
   EXPECT_FALSE(config.lora);
   EXPECT_EQ(config.learning_rate, 2e-5);
   EXPECT_EQ(config.compute, "bfloat16");
@@ -83,8 +84,10 @@ TEST(TrainConfig, OverridesReachEveryDepth) {
   EXPECT_EQ(config.lora->r, 8);
   EXPECT_EQ(config.lora->target_modules.names, std::vector<std::string>{"q_proj"});
   EXPECT_EQ(config.output_dir, "other");
-  EXPECT_EQ(config.train_files, std::vector<std::string>{"train.jsonl"});
-  EXPECT_EQ(config.eval_files, std::vector<std::string>{"held.jsonl"});
+  ASSERT_EQ(config.train_files.size(), 1u);
+  EXPECT_EQ(config.train_files[0].path, "train.jsonl");
+  ASSERT_EQ(config.eval_files.size(), 1u);
+  EXPECT_EQ(config.eval_files[0].path, "held.jsonl");
   EXPECT_EQ(config.resume_from_checkpoint, "latest");
   EXPECT_EQ(config.max_steps, 7);
 }

@@ -1,0 +1,278 @@
+#include "data/survey.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "autograd/base/error.h"
+#include "autograd/base/random.h"
+#include "data/json.h"
+#include "data/unicode.h"
+
+namespace lapidary {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The script of a letter; null for what is none, or common to all.
+const char* ScriptOf(uint32_t c) {
+  struct Range {
+    uint32_t first, last;
+    const char* name;
+  };
+  static constexpr Range ranges[] = {
+      {'A', 'Z', "Latin"},       {'a', 'z', "Latin"},          {0xc0, 0x24f, "Latin"},
+      {0x370, 0x3ff, "Greek"},   {0x400, 0x52f, "Cyrillic"},   {0x531, 0x58f, "Armenian"},
+      {0x590, 0x5ff, "Hebrew"},  {0x600, 0x77f, "Arabic"},     {0x900, 0x97f, "Devanagari"},
+      {0x980, 0x9ff, "Bengali"}, {0xb80, 0xbff, "Tamil"},      {0xc00, 0xc7f, "Telugu"},
+      {0xe00, 0xe7f, "Thai"},    {0x10a0, 0x10ff, "Georgian"}, {0x1100, 0x11ff, "Hangul"},
+      {0x1e00, 0x1eff, "Latin"}, {0x3040, 0x309f, "Hiragana"}, {0x30a0, 0x30ff, "Katakana"},
+      {0x3400, 0x4dbf, "Han"},   {0x4e00, 0x9fff, "Han"},      {0xac00, 0xd7af, "Hangul"},
+      {0x20000, 0x2ffff, "Han"}};
+  for (const Range& range : ranges) {
+    if (c >= range.first && c <= range.last) return range.name;
+  }
+  return nullptr;
+}
+
+// All text of a record that people wrote.
+std::string TextOf(const Record& record) {
+  std::string text = record.prompt + record.completion + record.rejected_completion;
+  for (const Json* list : {&record.messages, &record.rejected}) {
+    for (const Json& message : *list) {
+      if (!message.is_object() || !message.contains("content")) continue;
+      const Json& content = message["content"];
+      if (content.is_string()) text += "\n" + content.get<std::string>();
+      if (!content.is_array()) continue;
+      for (const Json& part : content) {
+        if (part.is_object() && part.contains("text") && part["text"].is_string()) {
+          text += "\n" + part["text"].get<std::string>();
+        }
+      }
+    }
+  }
+  return text;
+}
+
+// Names a record by everything that makes it: text, roles and media.
+uint64_t Identity(const Record& record) {
+  std::string all = TextOf(record);
+  for (const Json& message : record.messages) {
+    if (message.is_object()) all += "\x01" + message.value("role", Json()).dump();
+  }
+  for (const MediaRef& ref : record.media) {
+    all += "\x02" + (ref.source.in_memory ? ref.source.bytes : ref.source.path);
+  }
+  return HashName(all);
+}
+
+// What looks like UTF-8 that was read as Latin-1, or is no text.
+const char* EncodingTrouble(const std::string& text) {
+  for (const char* sign : {"\xc3\x83\xc2", "\xc3\xa2\xe2\x82\xac", "\xc3\x82\xc2"}) {
+    if (text.find(sign) != std::string::npos) return "text that was decoded twice (Ã..., â€...)";
+  }
+  if (text.find("\xef\xbf\xbd") != std::string::npos) return "replacement characters (U+FFFD)";
+  for (const char c : text) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte < 0x20 && c != '\n' && c != '\t' && c != '\r') return "control characters";
+  }
+  return nullptr;
+}
+
+class Looker {
+ public:
+  Looker(Survey& survey, const std::set<uint64_t>& held_out)
+      : survey_(survey), held_out_(held_out) {}
+
+  void See(const std::string& where, const Record* record, const BuiltSample& built,
+           const std::string& error) {
+    where_ = where;
+    if (!error.empty()) {
+      survey_.findings.push_back({where, true, "unusable", error});
+    } else if (!built.note.empty()) {
+      survey_.findings.push_back({where, false, "too long", built.note});
+    }
+    if (record == nullptr) return;
+    Conversation(*record);
+    const std::string text = TextOf(*record);
+    Text(*record, text);
+    Scripts(text);
+    Same(*record);
+    if (!built.sample) return;
+    int64_t length = 0;
+    const auto add = [&](const Sample& sample) {
+      length += sample.size();
+      for (const uint8_t type : sample.types) {
+        (type == kTextToken    ? survey_.text_tokens
+         : type == kImageToken ? survey_.image_tokens
+         : type == kVideoToken ? survey_.video_tokens
+                               : survey_.audio_tokens) += 1;
+      }
+    };
+    add(*built.sample);
+    for (const Sample& sample : built.more) add(sample);
+    survey_.lengths.push_back(length);
+  }
+
+ private:
+  void Warn(const char* kind, const std::string& message) {
+    survey_.findings.push_back({where_, false, kind, where_ + ": " + message});
+  }
+
+  void Conversation(const Record& record) {
+    static const std::set<std::string> known = {"system",    "developer", "user",
+                                                "assistant", "tool",      "model"};
+    std::string before;
+    int64_t index = 0;
+    for (const Json& message : record.messages) {
+      const std::string at = StrCat("messages[", index++, "]");
+      const std::string role =
+          message.is_object() && message.contains("role") && message["role"].is_string()
+              ? message["role"].get<std::string>()
+              : "";
+      if (!known.contains(role)) {
+        Warn("role", StrCat(at,
+                            ": role must be one of system, developer, user, assistant, tool; "
+                            "got '",
+                            role, "'"));
+      }
+      if (role == "user" && before == "user") {
+        Warn("order", at + ": a user's message must be answered before the next; got two in a row");
+      }
+      if (role == "tool" && before != "assistant" && before != "tool") {
+        Warn("order", at + ": a tool's message must follow a call; got it behind '" + before + "'");
+      }
+      if ((role == "assistant" || role == "model") && index == 1) {
+        Warn("order", at + ": a conversation must begin with a question; got an answer");
+      }
+      if (role == "assistant" && IsEmpty(message)) {
+        ++survey_.empty_answers;
+        Warn("empty answer", at + ": an answer must have text; got none");
+      }
+      before = role;
+    }
+    if (record.kind == RecordKind::kMessages && before == "user") {
+      Warn("order", "a conversation must end with an answer; got a question at its end");
+    }
+  }
+
+  static bool IsEmpty(const Json& message) {
+    if (message.contains("tool_calls") && !message["tool_calls"].empty()) return false;
+    if (!message.contains("content") || message["content"].is_null()) return true;
+    const Json& content = message["content"];
+    if (content.is_string()) {
+      return PythonStrip(content.get_ref<const std::string&>()).empty();
+    }
+    return content.empty();
+  }
+
+  void Text(const Record& record, const std::string& text) {
+    if (record.kind != RecordKind::kMessages && record.kind != RecordKind::kPreference &&
+        record.completion.empty()) {
+      ++survey_.empty_answers;
+      Warn("empty answer", "a completion must have text; got none");
+    }
+    for (const char* tag : {"<image>", "<audio>", "<video>"}) {
+      if (text.find(tag) == std::string::npos) continue;
+      Warn("tag", StrCat("a ", tag, " tag must have a file in its column; got it as text"));
+    }
+    if (const char* trouble = EncodingTrouble(text)) {
+      Warn("encoding", StrCat("text must be clean UTF-8; got ", trouble));
+    }
+  }
+
+  void Scripts(const std::string& text) {
+    for (size_t i = 0; i < text.size();) {
+      const CodePoint c = DecodeUtf8(text.data() + i, text.size() - i);
+      i += c.length;
+      if (const char* script = ScriptOf(c.value)) ++survey_.scripts[script];
+    }
+  }
+
+  void Same(const Record& record) {
+    const uint64_t identity = Identity(record);
+    if (const auto [first, fresh] = seen_.try_emplace(identity, where_); !fresh) {
+      ++survey_.duplicates;
+      Warn("duplicate", "a record should stand once; got the same as " + first->second);
+    }
+    if (!held_out_.contains(identity)) return;
+    ++survey_.leaks;
+    survey_.findings.push_back(
+        {where_, true, "leak", where_ + ": must not stand in the held-out data; got it in both"});
+  }
+
+  Survey& survey_;
+  const std::set<uint64_t>& held_out_;
+  std::map<uint64_t, std::string> seen_;
+  std::string where_;
+};
+
+}  // namespace
+
+int64_t Survey::errors() const {
+  return std::count_if(findings.begin(), findings.end(),
+                       [](const Finding& finding) { return finding.error; });
+}
+
+Survey SurveyDataset(const Dataset& dataset, const Dataset* held_out, const SampleBuilder& builder,
+                     int64_t limit) {
+  Survey survey;
+  std::set<uint64_t> held;
+  for (int64_t i = 0; held_out != nullptr && i < held_out->size(); ++i) {
+    try {
+      held.insert(Identity(held_out->Read(i)));
+    } catch (const Error& e) {
+      survey.findings.push_back({held_out->Where(i), true, "unusable", e.what()});
+    }
+  }
+  Looker looker(survey, held);
+  survey.report = InspectDataset(
+      dataset, builder, limit, 100,
+      [&](int64_t index, const Record* record, const BuiltSample& built, const std::string& error) {
+        looker.See(dataset.Where(index), record, built, error);
+      });
+  return survey;
+}
+
+Json SurveyJson(const Survey& survey) {
+  Json out = ReportJson(survey.report);
+  out["tokens_by_kind"] = {{"text", survey.text_tokens},
+                           {"image", survey.image_tokens},
+                           {"video", survey.video_tokens},
+                           {"audio", survey.audio_tokens}};
+  out["scripts"] = survey.scripts;
+  out["duplicates"] = survey.duplicates;
+  out["leaks"] = survey.leaks;
+  out["empty_answers"] = survey.empty_answers;
+  out["findings"] = Json::array();
+  for (const Finding& finding : survey.findings) {
+    out["findings"].push_back({{"where", finding.where},
+                               {"level", finding.error ? "error" : "warning"},
+                               {"kind", finding.kind},
+                               {"message", finding.message}});
+  }
+  return out;
+}
+
+std::string SurveyText(const Survey& survey) {
+  std::string out = ReportText(survey.report);
+  out += StrCat("by kind   ", survey.text_tokens, " text, ", survey.image_tokens, " image, ",
+                survey.video_tokens, " video, ", survey.audio_tokens, " audio tokens\nscripts   ");
+  std::vector<std::pair<int64_t, std::string>> scripts;
+  int64_t letters = 0;
+  for (const auto& [name, count] : survey.scripts) {
+    scripts.emplace_back(-count, name);
+    letters += count;
+  }
+  std::sort(scripts.begin(), scripts.end());
+  for (size_t i = 0; i < scripts.size(); ++i) {
+    out += StrCat(i > 0 ? ", " : "", scripts[i].second, " ",
+                  (-scripts[i].first * 1000 / std::max<int64_t>(1, letters) + 5) / 10, " %");
+  }
+  if (scripts.empty()) out += "none";
+  return out + StrCat("\nalso      ", survey.duplicates, " duplicates, ", survey.empty_answers,
+                      " empty answers, ", survey.leaks, " in the held-out data too\n");
+}
+
+}  // namespace lapidary
