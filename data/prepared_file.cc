@@ -216,7 +216,11 @@ struct PreparedWriter::Impl {
     const hsize_t none[2] = {0, static_cast<hsize_t>(width)};
     const hsize_t most[2] = {H5S_UNLIMITED, static_cast<hsize_t>(width)};
     const auto row_bytes = static_cast<int64_t>(H5Tget_size(ColumnOf(id).memory)) * width;
-    const hsize_t chunk[2] = {static_cast<hsize_t>(std::max<int64_t>(1, (1 << 20) / row_bytes)),
+    // Chunks of media as large as a read should be; those of short columns hold a few thousand.
+    const int64_t chunk_bytes = id == kCodes || id == kSamples ? 1 << 20
+                                : id >= kIds                   ? 1 << 17
+                                                               : 1 << 14;
+    const hsize_t chunk[2] = {static_cast<hsize_t>(std::max<int64_t>(1, chunk_bytes / row_bytes)),
                               static_cast<hsize_t>(width)};
     const Handle space(H5Screate_simple(dimensions, none, most), H5Sclose, path, "space");
     const Handle list = WithoutTimes(H5P_DATASET_CREATE, path);
