@@ -49,6 +49,48 @@ std::string StripThinking(const std::string& text) {
   return std::string(PythonStrip(kept));
 }
 
+// A stretch of a model's text: a thought as the model writes it (closed), or what stands between
+// thoughts, trimmed.
+struct Piece {
+  bool thought = false;
+  bool closed = true;
+  std::string text;
+};
+
+// `text` cut at its thoughts, by the rule of StripThinking. What many data sets put in front of an
+// answer, <think>...</think>, is a thought too.
+std::vector<Piece> CutThoughts(std::string_view text) {
+  constexpr std::string_view open = "<|channel>", close = "<channel|>";
+  constexpr std::string_view think = "<think>", unthink = "</think>";
+  std::vector<Piece> pieces;
+  const auto add_text = [&](std::string_view between) {
+    const std::string_view trimmed = PythonStrip(between);
+    if (!trimmed.empty()) pieces.push_back({false, true, std::string(trimmed)});
+  };
+  const std::string_view begun = PythonStrip(text);
+  if (begun.starts_with(think)) {
+    if (const size_t end = begun.find(unthink); end != std::string_view::npos) {
+      const std::string_view inner = PythonStrip(begun.substr(think.size(), end - think.size()));
+      if (!inner.empty()) {
+        pieces.push_back({true, true, StrCat("<|channel>thought\n", inner, "\n<channel|>")});
+      }
+      text = begun.substr(end + unthink.size());
+    }
+  }
+  for (size_t begin = 0;;) {
+    const size_t end = text.find(close, begin);
+    const std::string_view part = text.substr(begin, end - begin);
+    const size_t at = part.find(open);
+    add_text(part.substr(0, at));
+    const bool closed = end != std::string_view::npos;
+    if (at != std::string_view::npos) {
+      pieces.push_back({true, closed, StrCat(part.substr(at), closed ? close : "")});
+    }
+    if (!closed) return pieces;
+    begin = end + close.size();
+  }
+}
+
 // One message as Transformers hands it to the template: members that are null are gone.
 class Message {
  public:
@@ -179,7 +221,8 @@ class Renderer {
       in_model_turn_ = model;
       Emit("<|turn>" + (model ? "model" : literal) + "\n", ChatClass::kHeader);
     }
-    const bool thought = Thought(message, i, model);
+    const bool given = Thought(message, i, model);
+    const bool thought = InlineThoughts(message, model, given) || given;
     if (model && !continued && !thought && !options_.enable_thinking &&
         options_.empty_thought == EmptyThought::kInsert) {
       Emit(kEmptyThought, ChatClass::kGenerationPrompt);
@@ -213,6 +256,29 @@ class Renderer {
     LAPIDARY_CHECK(thought->is_string(), message.where(), ": reasoning must be a string; got ",
                    DumpJson(*thought).substr(0, 40));
     Emit("<|channel>thought\n" + thought->get<std::string>() + "\n<channel|>", ChatClass::kThought);
+    return true;
+  }
+
+  // Under a policy of its own, thoughts that stand in front of the content come where the model
+  // writes them: before its calls. Whether a thought, or an empty one, was written.
+  bool InlineThoughts(const Message& message, bool model, bool given) {
+    hoisted_ = 0;
+    if (!model || options_.thoughts == Thoughts::kTemplate) return false;
+    const Json* content = message.Get("content");
+    if (content != nullptr && content->is_array() && !content->empty()) {
+      const bool text = IsString(FindMember(content->front(), "type"), "text");
+      content = text ? FindMember(content->front(), "text") : nullptr;
+    }
+    if (content == nullptr || !content->is_string()) return false;
+    for (const Piece& piece : CutThoughts(content->get_ref<const std::string&>())) {
+      if (!piece.thought || !piece.closed) break;
+      if (options_.thoughts == Thoughts::kKeep) Emit(piece.text, ChatClass::kThought);
+      ++hoisted_;
+    }
+    if (hoisted_ == 0 || options_.thoughts == Thoughts::kDrop) return false;
+    if (options_.thoughts == Thoughts::kEmpty && !given) {
+      Emit(kEmptyThought, ChatClass::kGenerationPrompt);
+    }
     return true;
   }
 
@@ -336,11 +402,25 @@ class Renderer {
     Emit(mark, ChatClass::kMedia);
   }
 
-  // Text of a message or part: trimmed; in model turns without thoughts.
-  std::string Trimmed(const std::string& text, bool model) {
-    if (!model) return std::string(PythonStrip(text));
-    if (text.find("<|channel>") != std::string::npos) ++out_.dropped_thoughts;
-    return StripThinking(text);
+  // Text of a message or part: trimmed; in model turns the template leaves thoughts out.
+  void Text(const std::string& text, bool model) {
+    if (!model) return Emit(PythonStrip(text), ChatClass::kContent);
+    if (options_.thoughts == Thoughts::kTemplate) {
+      if (text.find("<|channel>") != std::string::npos) ++out_.dropped_thoughts;
+      return Emit(StripThinking(text), ChatClass::kContent);
+    }
+    for (const Piece& piece : CutThoughts(text)) {
+      const bool hoisted = piece.thought && hoisted_ > 0;
+      hoisted_ -= hoisted;
+      const bool kept = options_.thoughts == Thoughts::kKeep && piece.closed;
+      if (!piece.thought) {
+        Emit(piece.text, ChatClass::kContent);
+      } else if (!kept) {
+        ++out_.dropped_thoughts;
+      } else if (!hoisted) {
+        Emit(piece.text, ChatClass::kThought);
+      }
+    }
   }
 
   bool Content(const Message& message, bool model) {
@@ -348,7 +428,7 @@ class Renderer {
     if (content == nullptr) return false;
     const size_t before = out_.text.size();
     if (content->is_string()) {
-      Emit(Trimmed(content->get_ref<const std::string&>(), model), ChatClass::kContent);
+      Text(content->get_ref<const std::string&>(), model);
     } else if (content->is_structured() && !content->empty()) {
       CheckParts(*content, message);
       for (size_t i = 0; i < content->size(); ++i) {
@@ -361,7 +441,7 @@ class Renderer {
         const Json* text = FindMember(part, "text");
         LAPIDARY_CHECK(!model || (text != nullptr && text->is_string()), message.where(),
                        ": a text part must have a text; got ", DumpJson(part).substr(0, 80));
-        Emit(Trimmed(text == nullptr ? "" : PythonStr(*text), model), ChatClass::kContent);
+        Text(text == nullptr ? "" : PythonStr(*text), model);
       }
     }
     return out_.text.size() > before;
@@ -396,6 +476,7 @@ class Renderer {
   const Json* tools_ = nullptr;  // null if there are none
   size_t first_ = 0;             // messages before it are in the system turn
   int64_t last_user_ = -1;
+  int64_t hoisted_ = 0;  // thoughts in front of the content that are written already
   bool in_model_turn_ = false;
   int64_t current_ = -1;  // message that is being written
   Last last_ = Last::kOther;

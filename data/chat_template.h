@@ -22,10 +22,14 @@ enum class EmptyThought {
             // inference
 };
 
-// Which thoughts of the model's turns are rendered.
+// Which thoughts of the model's turns are rendered: those in reasoning members and, but for
+// kTemplate, those inside content: <|channel>thought\n...\n<channel|> anywhere, <think>...</think>
+// in front.
 enum class Thoughts {
-  kTemplate,  // as the template does: those after the last user message
-  kKeep,      // all
+  kTemplate,  // as the template does: of reasoning those after the last user message; none of
+              // content
+  kKeep,      // all. Those in front of content come before the calls, others where they stand; one
+              // that is not closed is left out
   kDrop,      // none; `empty_thought` says whether an empty one stands there
   kEmpty,     // an untrained empty thought in the place of every one
 };

@@ -113,7 +113,9 @@ std::shared_ptr<const Dataset> Dataset::Open(const std::vector<SourceSpec>& sour
   std::shared_ptr<Dataset> dataset(new Dataset);
   dataset->options_ = options;
   for (const SourceSpec& spec : sources) dataset->Add(spec);
-  LAPIDARY_CHECK(dataset->size() > 0, sources[0].path, ": must have at least one record; got none");
+  LAPIDARY_CHECK(dataset->size() > 0, sources[0].path, ": must have at least one record; got ",
+                 sources.size(), " source(s) without any");
+  dataset->InheritFormats();
   dataset->ResolveWeights();
   return dataset;
 }
@@ -304,6 +306,20 @@ std::string Dataset::format() const {
     if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + name;
   }
   return names;
+}
+
+std::string Dataset::Describe() const {
+  const std::vector<Share> shares = Shares();
+  std::string out;
+  for (size_t s = 0; s < sources_.size(); ++s) {
+    const RecordFormat* format = sources_[s]->format;
+    out +=
+        StrCat(s > 0 ? ", " : "", sources_[s]->spec.path, " (",
+               format != nullptr ? format->name : "no format", ", ", shares[s].records, " records");
+    if (shares[s].repeat != 1) out += StrCat(", x ", shares[s].repeat);
+    out += ")";
+  }
+  return out;
 }
 
 std::string Dataset::Where(int64_t index) const {

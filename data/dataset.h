@@ -67,6 +67,8 @@ class Dataset {
 
   // The name of the format, of several sources all different ones, for messages.
   std::string format() const;
+  // "a.jsonl (messages, 120 records), b.csv (alpaca, 30 records, x 2)".
+  std::string Describe() const;
   // Record `index`. Throws Error "file:line: ..." if it is broken. Media are named, not read; files
   // must exist.
   Record Read(int64_t index) const;

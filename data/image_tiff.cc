@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "autograd/base/error.h"
@@ -101,11 +102,13 @@ Image DecodeTiff(std::string_view bytes, const std::string& name) {
                  ": a TIFF must be of a common kind; got ", reason, "; try converting it to PNG");
   std::vector<uint32_t> raster(pixels);
   last_error.clear();
-  const int done =
-      TIFFReadRGBAImageOriented(file.get(), width, height, raster.data(), ORIENTATION_TOPLEFT, 1);
-  LAPIDARY_CHECK(done == 1, name, ": must be a whole TIFF; got broken data (", last_error, ")");
   uint16_t orientation = ORIENTATION_TOPLEFT;
   TIFFGetFieldDefaulted(file.get(), TIFFTAG_ORIENTATION, &orientation);
+  // Asked for the file's own orientation, libtiff leaves rows and columns where they are. (For 6
+  // and 8 it would mirror the wrong way before turning.)
+  const int done =
+      TIFFReadRGBAImageOriented(file.get(), width, height, raster.data(), orientation, 1);
+  LAPIDARY_CHECK(done == 1, name, ": must be a whole TIFF; got broken data (", last_error, ")");
   Image image = {.height = height, .width = width, .pixels = {}};
   image.pixels.resize(pixels * 3);
   for (uint64_t i = 0; i < pixels; ++i) {
@@ -113,17 +116,8 @@ Image DecodeTiff(std::string_view bytes, const std::string& name) {
     image.pixels[i * 3 + 1] = static_cast<uint8_t>(TIFFGetG(raster[i]));
     image.pixels[i * 3 + 2] = static_cast<uint8_t>(TIFFGetB(raster[i]));
   }
-  // libtiff mirrors, but does not turn: rows and columns are exchanged here.
-  if (orientation < 5 || orientation > 8) return image;
-  Image turned = {.height = width, .width = height, .pixels = {}};
-  turned.pixels.resize(pixels * 3);
-  for (int64_t y = 0; y < turned.height; ++y) {
-    for (int64_t x = 0; x < turned.width; ++x) {
-      std::copy_n(&image.pixels[(x * image.width + y) * 3], 3,
-                  &turned.pixels[(y * turned.width + x) * 3]);
-    }
-  }
-  return turned;
+  return orientation >= 2 && orientation <= 8 ? ApplyOrientation(std::move(image), orientation)
+                                              : image;
 }
 
 }  // namespace lapidary

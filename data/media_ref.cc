@@ -59,14 +59,9 @@ MediaRef InMemory(std::string bytes, MediaKind kind, const RecordPlace& place) {
   return ref;
 }
 
-// Whether the path, its ".." resolved, is not below the folder.
-bool LeavesFolder(const std::filesystem::path& path, const std::string& folder) {
-  const auto whole = [](const std::filesystem::path& p) {
-    return std::filesystem::absolute(p).lexically_normal();
-  };
-  const std::filesystem::path inside =
-      whole(path).lexically_relative(whole(folder.empty() ? "." : folder));
-  return inside.empty() || *inside.begin() == "..";
+bool Below(const std::filesystem::path& path, const std::filesystem::path& folder) {
+  const std::filesystem::path inside = path.lexically_relative(folder);
+  return !inside.empty() && *inside.begin() != "..";
 }
 
 MediaRef FromText(const std::string& text, MediaKind kind, const RecordPlace& place) {
@@ -87,16 +82,15 @@ MediaRef FromText(const std::string& text, MediaKind kind, const RecordPlace& pl
                  "; try to download it and name the file");
   std::filesystem::path path(view.starts_with("file://") ? DecodePercent(view.substr(7)) : text);
   if (path.is_relative()) path = std::filesystem::path(place.folder) / path;
-  const bool leaves = LeavesFolder(path, place.folder);
   std::error_code ignored;
   const bool exists = !text.empty() && text.find('\0') == std::string::npos &&
                       std::filesystem::is_regular_file(path, ignored);
   if (!exists && text.size() >= kMinBase64) {
     if (const auto bytes = DecodeBase64(text)) return InMemory(*bytes, kind, place);
   }
-  LAPIDARY_CHECK(place.outside || !leaves, place.where, ": ", MediaKindName(kind),
-                 " files must lie below the folder of the data; got ", Shown(text),
-                 "; try allow_outside_paths if you trust the file");
+  LAPIDARY_CHECK(place.outside || !LeavesFolder(path, place.folder), place.where, ": ",
+                 MediaKindName(kind), " files must lie below the folder of the data; got ",
+                 Shown(text), "; try allow_outside_paths if you trust the file");
   LAPIDARY_CHECK(exists, place.where, ": ", MediaKindName(kind), " file must exist; got ",
                  Shown(text), " (", Shown(path.string()), ")");
   MediaRef ref;
@@ -106,6 +100,17 @@ MediaRef FromText(const std::string& text, MediaKind kind, const RecordPlace& pl
 }
 
 }  // namespace
+
+bool LeavesFolder(const std::filesystem::path& path, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path base = fs::absolute(folder.empty() ? "." : folder);
+  if (!Below(fs::absolute(path).lexically_normal(), base.lexically_normal())) return true;
+  // Through links, too. What cannot be resolved is no file, which its reader says.
+  std::error_code failed;
+  const fs::path real_base = fs::weakly_canonical(base, failed);
+  const fs::path real = failed ? fs::path() : fs::weakly_canonical(fs::absolute(path), failed);
+  return failed || !Below(real, real_base);
+}
 
 std::optional<std::string> DecodeBase64(std::string_view text) {
   std::string out;

@@ -4,6 +4,7 @@
 #ifndef LAPIDARY_DATA_MEDIA_REF_H_
 #define LAPIDARY_DATA_MEDIA_REF_H_
 
+#include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -17,6 +18,9 @@ namespace lapidary {
 // The bytes of base64 text (either alphabet, padding optional, white space allowed); none if it is
 // something else.
 std::optional<std::string> DecodeBase64(std::string_view text);
+
+// Whether `path` is not below `folder` ("": where the program runs), its ".." and links resolved.
+bool LeavesFolder(const std::filesystem::path& path, const std::string& folder);
 
 // The medium that `value` names; files must exist. Throws Error "`place.where`: ...".
 MediaRef ReadMediaRef(const nlohmann::ordered_json& value, MediaKind kind,

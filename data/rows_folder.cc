@@ -10,6 +10,7 @@
 #include "autograd/base/file.h"
 #include "autograd/base/random.h"
 #include "data/json.h"
+#include "data/media_ref.h"
 #include "data/rows.h"
 #include "data/rows_media.h"
 
@@ -98,6 +99,8 @@ class CaptionRows : public RowSource {
     LAPIDARY_CHECK(fs::is_regular_file(caption), Where(row), ": must have its text in ",
                    caption.filename().string(),
                    "; got no such file; try a metadata.jsonl in the folder");
+    LAPIDARY_CHECK(!LeavesFolder(caption, folder_), Where(row), ": its text ",
+                   caption.filename().string(), " must lie in the folder; got a link out of it");
     std::string text = ReadFile(caption.string(), kMaxCaption);
     while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
     return {{OneOf(MediaColumnOf(ExtensionOf(files_[row]))), files_[row]},

@@ -103,8 +103,8 @@ struct SampleOptions {
   int64_t video_budget = 0;  // of a frame
   int64_t num_frames = 0;
   AudioLimit audio_limit = AudioLimit::kAllow;
-  VideoOptions video;
-  AugmentOptions augment;
+  VideoOptions video = {};
+  AugmentOptions augment = {};
   int64_t max_length = 0;  // tokens; 0: any
   OnTooLong on_too_long = OnTooLong::kError;
   TrainOn train_on = TrainOn::kAssistant;

@@ -75,6 +75,7 @@ struct TrainConfig {
   bool packing = false;
   bool group_by_length = false;
   int64_t pack_window = 16;
+  int64_t dataloader_num_workers = 1;
   bool shuffle = true;
   bool add_eos = true;
   std::string empty_thought = "insert";  // "omit"

@@ -101,6 +101,8 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("group_by_length", c.group_by_length, NoRule{}, "without packing: batches of like lengths");
   visit("pack_window", c.pack_window, IntRule{1, 4096},
         "samples from which packing and group_by_length choose");
+  visit("dataloader_num_workers", c.dataloader_num_workers, IntRule{1, 256},
+        "threads that read and decode records ahead of the steps");
   visit("shuffle", c.shuffle, NoRule{}, "a new order in every epoch, a function of the seed");
   visit("add_eos", c.add_eos, NoRule{}, "raw text and completions end with a trained <eos>");
   visit("empty_thought", c.empty_thought, WordRule{{"insert", "omit"}},

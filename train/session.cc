@@ -175,13 +175,22 @@ void Session::OpenData(const ProblemCallback& report) {
   options.packing = config.packing;
   options.group_by_length = config.group_by_length;
   options.pack_window = config.pack_window;
-  if (config.packing) options.max_tokens = config.max_length * config.per_device_train_batch_size;
+  if (config.packing) room = config.max_length * config.per_device_train_batch_size;
+  options.max_tokens = room;
+  options.threads = static_cast<int>(config.dataloader_num_workers);
   options.on_error = OnErrorOf(config.on_error);
   options.report = report;
   const bool resumed = !state.cursor.is_null();
   const auto records = train_data != nullptr ? MakeRecordSource(train_data, *builder)
                                              : OpenPrepared(config.train_files[0].path, *builder);
   loader = std::make_unique<Loader>(records, options, resumed ? &state.cursor : nullptr);
+}
+
+std::string Session::DataLine() const {
+  const std::string train =
+      train_data != nullptr ? train_data->Describe() : config.train_files[0].path + " (prepared)";
+  return "data: " + train +
+         (eval_data != nullptr ? "; held out " + eval_data->Describe() : std::string());
 }
 
 void Session::PlanSteps() {

@@ -74,6 +74,7 @@ struct Session {
   std::unique_ptr<Loader> loader;
   std::unique_ptr<StepSource> source;
   int64_t steps_per_epoch = 0;
+  int64_t room = 0;  // tokens that a packed micro-batch may have; 0 without packing
   ScheduleOptions schedule;
   ActivationPolicy activations;
   StepOptions step_options;
@@ -81,6 +82,8 @@ struct Session {
 
   int64_t total_steps() const { return schedule.total_steps; }
   int64_t CountParameters() const;
+  // "data: a.jsonl (messages, 120 records), ...; held out b.jsonl (messages, 10 records)".
+  std::string DataLine() const;
   // One pass over the held-out data.
   EvalResult RunEvaluation(const std::function<void(int64_t)>& on_batch);
   // Answers to config.report_samples held-out records.

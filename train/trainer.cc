@@ -32,7 +32,7 @@ std::string Fixed(double value, int digits) {
 
 // Adds a step to the sums that the next log line reports. They are part of a checkpoint, so that a
 // resumed run writes the same lines.
-void Account(const StepResult& result, double seconds, double waited, Json* pending) {
+void Account(const StepResult& result, double seconds, double waited, int64_t room, Json* pending) {
   const auto add = [&](const char* key, auto value) {
     (*pending)[key] = pending->value(key, decltype(value){}) + value;
   };
@@ -43,6 +43,7 @@ void Account(const StepResult& result, double seconds, double waited, Json* pend
   add("correct", result.correct);
   add("seconds", seconds);
   add("data_wait_s", waited);
+  add("room", room);
 }
 
 // The line of metrics.jsonl for the steps since the last one: the mean of their losses; gradient
@@ -53,7 +54,7 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
   const double targets = p.at("target_tokens").get<double>();
   const double tokens = static_cast<double>(p.at("tokens").get<int64_t>());
   const double seconds = p.at("seconds").get<double>();
-  return {
+  Json line = {
       {"step", state.step},
       {"epoch", state.epoch},
       {"loss", p.at("loss").get<double>() / steps},
@@ -68,6 +69,11 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
       {"peak_memory_bytes", PeakMemoryBytes()},
       {"arena_high_water_bytes", GetArenaStats().high_water_bytes},
   };
+  // Share of the packed runs' tokens that are taken.
+  if (const auto room = static_cast<double>(p.value("room", int64_t{0})); room > 0) {
+    line["packing_utilization"] = tokens / room;
+  }
+  return line;
 }
 
 Json EvalLine(const RunState& state, const EvalResult& result) {
@@ -94,6 +100,7 @@ class Run {
     bar_.StartAt(session_.state.step);
     opened_ = true;
     bar_.Say(PlanLine(plan_, config));
+    bar_.Say(session_.DataLine());
     std::vector<std::string> early = std::move(warnings_);
     warnings_.clear();
     early.insert(early.begin(), session_.warnings.begin(), session_.warnings.end());
@@ -123,8 +130,10 @@ class Run {
       state.tokens_seen += result.tokens;
       state.cursor = session_.source->Cursor();
       const double seconds = Since(start);
-      Account(result, seconds, waited, &state.pending);
-      Show(result, seconds);
+      const int64_t room =
+          config_.packing ? static_cast<int64_t>(batches.size()) * session_.room : 0;
+      Account(result, seconds, waited, room, &state.pending);
+      Show(result, seconds, waited);
       if (hooks_.on_step) hooks_.on_step(state.step, result.loss);
       const bool last = state.step == session_.total_steps();
       if (Due(config_.logging_steps, state.step) || last) {
@@ -156,11 +165,12 @@ class Run {
     return micro;
   }
 
-  void Show(const StepResult& result, double seconds) {
+  void Show(const StepResult& result, double seconds, double waited) {
     bar_.Update(session_.state.step,
                 StrCat("loss ", Fixed(result.loss, 4), " | ",
                        CountText(std::llround(static_cast<double>(result.tokens) / seconds)),
-                       " tok/s | ", BytesText(static_cast<double>(PeakMemoryBytes()))));
+                       " tok/s | data wait ", Fixed(waited, 2), " s | ",
+                       BytesText(static_cast<double>(PeakMemoryBytes()))));
   }
 
   void Log(const Json& line) {

@@ -2,6 +2,8 @@
 
 #include <jpeglib.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
@@ -75,64 +77,8 @@ class Riff {
   std::string out_;
 };
 
-}  // namespace
-
-std::string EncodeJpeg(const Image& image, const JpegOptions& options) {
-  LAPIDARY_CHECK(image.height >= 1 && image.width >= 1 && image.height <= JPEG_MAX_DIMENSION &&
-                     image.width <= JPEG_MAX_DIMENSION &&
-                     static_cast<int64_t>(image.pixels.size()) == image.height * image.width * 3,
-                 "EncodeJpeg: a picture must be 1 to 65,500 pixels on a side, 3 bytes each; got ",
-                 image.width, " x ", image.height, " and ", image.pixels.size(), " bytes");
-  LAPIDARY_CHECK(options.quality >= 1 && options.quality <= 100,
-                 "EncodeJpeg: quality must be 1 to 100; got ", options.quality);
-  Session session;
-  session.info.err = jpeg_std_error(&session.errors);
-  session.errors.error_exit = OnError;
-  session.info.client_data = &session;
-  jpeg_create_compress(&session.info);
-  session.info.image_width = static_cast<JDIMENSION>(image.width);
-  session.info.image_height = static_cast<JDIMENSION>(image.height);
-  const bool done = Compress(session, image.pixels.data(), options);
-  std::string out;
-  if (done) out.assign(reinterpret_cast<const char*>(session.data), session.size);
-  jpeg_destroy_compress(&session.info);
-  std::free(session.data);
-  LAPIDARY_CHECK(done, "EncodeJpeg: libjpeg must have memory; got none");
-  return out;
-}
-
-std::string EncodeAvi(const std::vector<Image>& frames, int fps) {
-  LAPIDARY_CHECK(!frames.empty() && frames.size() <= 65536 && fps >= 1 && fps <= 1000,
-                 "EncodeAvi: must have 1 to 65536 frames at 1 to 1000 per second; got ",
-                 frames.size(), " at ", fps);
-  const uint32_t count = static_cast<uint32_t>(frames.size()), rate = static_cast<uint32_t>(fps);
-  const uint32_t width = static_cast<uint32_t>(frames[0].width);
-  const uint32_t height = static_cast<uint32_t>(frames[0].height);
-  std::vector<std::string> coded;
-  uint32_t largest = 0;
-  for (const Image& frame : frames) {
-    LAPIDARY_CHECK(frame.height == height && frame.width == width,
-                   "EncodeAvi: frames must have one size; got ", width, " x ", height, " and ",
-                   frame.width, " x ", frame.height);
-    coded.push_back(EncodeJpeg(frame));
-    largest = std::max(largest, static_cast<uint32_t>(coded.back().size()));
-  }
-  Riff avi;
-  const size_t file = avi.Begin("RIFF", "AVI ");
-  const size_t headers = avi.Begin("LIST", "hdrl");
-  const size_t main = avi.Begin("avih");
-  avi.Put(1'000'000 / rate);  // microseconds per frame
-  avi.Put(largest * rate);    // bytes per second
-  avi.Put(0);
-  avi.Put(0x10);  // there is an index
-  avi.Put(count);
-  avi.Put(0);
-  avi.Put(1);  // streams
-  avi.Put(largest);
-  avi.Put(width);
-  avi.Put(height);
-  for (int i = 0; i < 4; ++i) avi.Put(0);
-  avi.End(main);
+void PutPictureStream(Riff& avi, uint32_t count, uint32_t rate, uint32_t largest, uint32_t width,
+                      uint32_t height) {
   const size_t stream = avi.Begin("LIST", "strl");
   const size_t head = avi.Begin("strh");
   avi.Tag("vids");
@@ -160,24 +106,142 @@ std::string EncodeAvi(const std::vector<Image>& frames, int fps) {
   for (int i = 0; i < 4; ++i) avi.Put(0);
   avi.End(format);
   avi.End(stream);
+}
+
+void PutSoundStream(Riff& avi, size_t samples, uint32_t rate) {
+  const size_t stream = avi.Begin("LIST", "strl");
+  const size_t head = avi.Begin("strh");
+  avi.Tag("auds");
+  for (int i = 0; i < 4; ++i) avi.Put(0);  // handler, flags, priority and language, initial frames
+  avi.Put(2);                              // rate / scale = samples per second
+  avi.Put(2 * rate);
+  avi.Put(0);
+  avi.Put(static_cast<uint32_t>(samples));
+  avi.Put(2 * rate);
+  avi.Put(0xffffffff);
+  avi.Put(2);  // bytes of a sample
+  avi.Put(0);
+  avi.Put(0);
+  avi.End(head);
+  const size_t format = avi.Begin("strf");  // WAVEFORMATEX
+  avi.Put(1, 2);                            // PCM
+  avi.Put(1, 2);                            // channels
+  avi.Put(rate);
+  avi.Put(2 * rate);
+  avi.Put(2, 2);   // bytes of a sample of all channels
+  avi.Put(16, 2);  // bits
+  avi.Put(0, 2);
+  avi.End(format);
+  avi.End(stream);
+}
+
+std::string Pcm(const std::vector<float>& samples, size_t begin, size_t end) {
+  std::string out;
+  for (size_t i = begin; i < end; ++i) {
+    const float value = std::clamp(samples[i], -1.0f, 1.0f);
+    const auto coded = static_cast<uint16_t>(std::lrint(value * 32767.0f));
+    out.push_back(static_cast<char>(coded & 255));
+    out.push_back(static_cast<char>(coded >> 8));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string EncodeJpeg(const Image& image, const JpegOptions& options) {
+  LAPIDARY_CHECK(image.height >= 1 && image.width >= 1 && image.height <= JPEG_MAX_DIMENSION &&
+                     image.width <= JPEG_MAX_DIMENSION &&
+                     static_cast<int64_t>(image.pixels.size()) == image.height * image.width * 3,
+                 "EncodeJpeg: a picture must be 1 to 65,500 pixels on a side, 3 bytes each; got ",
+                 image.width, " x ", image.height, " and ", image.pixels.size(), " bytes");
+  LAPIDARY_CHECK(options.quality >= 1 && options.quality <= 100,
+                 "EncodeJpeg: quality must be 1 to 100; got ", options.quality);
+  Session session;
+  session.info.err = jpeg_std_error(&session.errors);
+  session.errors.error_exit = OnError;
+  session.info.client_data = &session;
+  jpeg_create_compress(&session.info);
+  session.info.image_width = static_cast<JDIMENSION>(image.width);
+  session.info.image_height = static_cast<JDIMENSION>(image.height);
+  const bool done = Compress(session, image.pixels.data(), options);
+  std::string out;
+  if (done) out.assign(reinterpret_cast<const char*>(session.data), session.size);
+  jpeg_destroy_compress(&session.info);
+  std::free(session.data);
+  LAPIDARY_CHECK(done, "EncodeJpeg: libjpeg must have memory; got none");
+  return out;
+}
+
+std::string EncodeAvi(const std::vector<Image>& frames, int fps, const std::vector<float>& sound,
+                      int sampling_rate) {
+  LAPIDARY_CHECK(!frames.empty() && frames.size() <= 65536 && fps >= 1 && fps <= 1000,
+                 "EncodeAvi: must have 1 to 65536 frames at 1 to 1000 per second; got ",
+                 frames.size(), " at ", fps);
+  LAPIDARY_CHECK(sampling_rate >= 1 && sampling_rate <= 1'000'000,
+                 "EncodeAvi: sampling_rate must be from 1 to 1e6; got ", sampling_rate);
+  const uint32_t count = static_cast<uint32_t>(frames.size()), rate = static_cast<uint32_t>(fps);
+  const uint32_t width = static_cast<uint32_t>(frames[0].width);
+  const uint32_t height = static_cast<uint32_t>(frames[0].height);
+  std::vector<std::string> coded;
+  uint32_t largest = 0;
+  for (const Image& frame : frames) {
+    LAPIDARY_CHECK(frame.height == height && frame.width == width,
+                   "EncodeAvi: frames must have one size; got ", width, " x ", height, " and ",
+                   frame.width, " x ", frame.height);
+    coded.push_back(EncodeJpeg(frame));
+    largest = std::max(largest, static_cast<uint32_t>(coded.back().size()));
+  }
+  Riff avi;
+  const size_t file = avi.Begin("RIFF", "AVI ");
+  const size_t headers = avi.Begin("LIST", "hdrl");
+  const size_t main = avi.Begin("avih");
+  avi.Put(1'000'000 / rate);  // microseconds per frame
+  avi.Put(largest * rate);    // bytes per second
+  avi.Put(0);
+  avi.Put(0x10);  // there is an index
+  avi.Put(count);
+  avi.Put(0);
+  avi.Put(sound.empty() ? 1 : 2);  // streams
+  avi.Put(largest);
+  avi.Put(width);
+  avi.Put(height);
+  for (int i = 0; i < 4; ++i) avi.Put(0);
+  avi.End(main);
+  PutPictureStream(avi, count, rate, largest, width, height);
+  if (!sound.empty()) PutSoundStream(avi, sound.size(), static_cast<uint32_t>(sampling_rate));
   avi.End(headers);
   const size_t movie = avi.Begin("LIST", "movi");
-  std::vector<uint32_t> offsets;
-  for (const std::string& frame : coded) {
-    offsets.push_back(static_cast<uint32_t>(avi.size() - movie));
-    const size_t chunk = avi.Begin("00dc");
-    avi.Bytes(frame);
+  struct Entry {
+    const char* tag;
+    uint32_t offset, size;
+  };
+  std::vector<Entry> index;
+  const auto put = [&](const char* tag, const std::string& bytes) {
+    index.push_back(
+        {tag, static_cast<uint32_t>(avi.size() - movie), static_cast<uint32_t>(bytes.size())});
+    const size_t chunk = avi.Begin(tag);
+    avi.Bytes(bytes);
     avi.End(chunk);
+  };
+  // Each frame is followed by the sound of its time, the last one by all that is left.
+  size_t heard = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    put("00dc", coded[i]);
+    const size_t end =
+        i + 1 < count ? std::min(sound.size(), static_cast<size_t>(i + 1) * sampling_rate / rate)
+                      : sound.size();
+    if (end > heard) put("01wb", Pcm(sound, heard, end));
+    heard = std::max(heard, end);
   }
   avi.End(movie);
-  const size_t index = avi.Begin("idx1");
-  for (uint32_t i = 0; i < count; ++i) {
-    avi.Tag("00dc");
+  const size_t table = avi.Begin("idx1");
+  for (const Entry& entry : index) {
+    avi.Tag(entry.tag);
     avi.Put(0x10);  // key frame
-    avi.Put(offsets[i]);
-    avi.Put(static_cast<uint32_t>(coded[i].size()));
+    avi.Put(entry.offset);
+    avi.Put(entry.size);
   }
-  avi.End(index);
+  avi.End(table);
   avi.End(file);
   return avi.Take();
 }

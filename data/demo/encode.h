@@ -20,8 +20,10 @@ struct JpegOptions {
 std::string EncodeJpeg(const Image& image, const JpegOptions& options = {});
 
 // A Motion-JPEG AVI of `frames`, all of one size, at `fps` frames per second. Every frame is a key
-// frame.
-std::string EncodeAvi(const std::vector<Image>& frames, int fps);
+// frame. `sound`, if there is any, is mono in [-1, 1] at `sampling_rate` Hz and becomes a stream of
+// 16-bit PCM, laid between the frames; it may be shorter or longer than they are.
+std::string EncodeAvi(const std::vector<Image>& frames, int fps,
+                      const std::vector<float>& sound = {}, int sampling_rate = 16000);
 
 }  // namespace lapidary
 

@@ -72,6 +72,59 @@ TEST(ChatTemplate, DroppedThoughtsAreCounted) {
   EXPECT_EQ(RenderChat(messages, nullptr, {}).dropped_thoughts, 2);
 }
 
+// What follows "<|turn>model\n" of the one answer, under a policy.
+std::string AnswerUnder(Thoughts thoughts, const std::string& message, int64_t* dropped = nullptr) {
+  ChatOptions options;
+  options.thoughts = thoughts;
+  options.empty_thought = EmptyThought::kInsert;
+  const Json messages = ParseJson(R"([{"role":"user","content":"q"},)" + message + "]", "m");
+  const RenderedChat chat = RenderChat(messages, nullptr, options);
+  if (dropped != nullptr) *dropped = chat.dropped_thoughts;
+  for (const ChatSpan& span : chat.spans) {
+    const std::string text = chat.text.substr(span.begin, span.end - span.begin);
+    EXPECT_EQ(text.find("<|channel>") != std::string::npos,
+              span.kind == ChatClass::kThought || span.kind == ChatClass::kGenerationPrompt)
+        << text;
+    EXPECT_TRUE(span.kind != ChatClass::kThought || span.trained);
+  }
+  const std::string head = "<bos><|turn>user\nq<turn|>\n<|turn>model\n", end = "<turn|>\n";
+  EXPECT_TRUE(chat.text.starts_with(head) && chat.text.ends_with(end)) << chat.text;
+  return chat.text.substr(head.size(), chat.text.size() - head.size() - end.size());
+}
+
+TEST(ChatTemplate, ThoughtsInsideContentFollowThePolicy) {
+  const std::string empty = "<|channel>thought\n<channel|>";
+  const std::string one =
+      R"({"role":"assistant","content":"\n<|channel>thought\nx\n<channel|>\n d "})";
+  EXPECT_EQ(AnswerUnder(Thoughts::kTemplate, one), empty + "d");
+  EXPECT_EQ(AnswerUnder(Thoughts::kKeep, one), "<|channel>thought\nx\n<channel|>d");
+  EXPECT_EQ(AnswerUnder(Thoughts::kDrop, one), empty + "d");
+  int64_t dropped = 0;
+  EXPECT_EQ(AnswerUnder(Thoughts::kEmpty, one, &dropped), empty + "d");
+  EXPECT_EQ(dropped, 1);
+  // Another habit of data sets; the template takes it for text.
+  const std::string think = R"({"role":"assistant","content":"<think>\nx\n</think>\n\nd"})";
+  EXPECT_EQ(AnswerUnder(Thoughts::kTemplate, think), empty + "<think>\nx\n</think>\n\nd");
+  EXPECT_EQ(AnswerUnder(Thoughts::kKeep, think), "<|channel>thought\nx\n<channel|>d");
+  EXPECT_EQ(AnswerUnder(Thoughts::kDrop, think), empty + "d");
+  // Later ones stand where they stood; one that does not end is left out.
+  const std::string later = R"({"role":"assistant","content":[{"type":"text","text":)"
+                            R"("a <|channel>thought\nx\n<channel|> b"},{"type":"text","text":)"
+                            R"("c<|channel>thought\ny"}]})";
+  EXPECT_EQ(AnswerUnder(Thoughts::kKeep, later, &dropped),
+            empty + "a<|channel>thought\nx\n<channel|>bc");
+  EXPECT_EQ(dropped, 1);
+  EXPECT_EQ(AnswerUnder(Thoughts::kDrop, later, &dropped), empty + "abc");
+  EXPECT_EQ(dropped, 2);
+  // In front of a call, as the model writes it, though the template puts content behind.
+  const std::string call =
+      R"({"role":"assistant","content":"<|channel>thought\nx\n<channel|>d","tool_calls":)"
+      R"([{"id":"1","function":{"name":"f","arguments":{}}}]},)"
+      R"({"role":"tool","tool_call_id":"1","content":"t"})";
+  EXPECT_TRUE(AnswerUnder(Thoughts::kKeep, call)
+                  .starts_with("<|channel>thought\nx\n<channel|><|tool_call>call:f{}"));
+}
+
 TEST(ChatTemplate, OddValuesRenderAsInJinja) {
   EXPECT_EQ(
       Render(R"([{"role":"system","content":{"a":1,"text":"b"}},{"role":"user","content":"x"}])"),

@@ -136,6 +136,49 @@ TEST_F(LoaderTest, PackingFillsBatches) {
   EXPECT_GT(static_cast<double>(tokens) / static_cast<double>(64 * batches), 0.9);
 }
 
+// A small case by hand: the oldest, then always the longest that still fits, out of the window.
+TEST_F(LoaderTest, PackingIsFirstFitOverAWindow) {
+  const std::string path = folder_ / "sizes.jsonl";
+  std::ofstream file(path);
+  for (const int size : {8, 3, 9, 6, 2, 10, 1, 4}) {  // with <bos> and <eos>: two more
+    file << "{\"text\": \"" << std::string(size, 'a') << "\"}\n";
+  }
+  file.close();
+  const auto data = Dataset::Open({path}, {.format = "text"});
+  LoaderOptions options = {
+      .shuffle = false, .epochs = 1, .max_tokens = 15, .packing = true, .pack_window = 4};
+  Loader loader(data, builder_, options);
+  // Room 15: 10 + 5; window {11, 8, 4, 12}: 11 + 4; {8, 12, 3, 6}: 8 + 6; {12, 3}: 12 + 3.
+  EXPECT_EQ(Records(loader), (std::vector<std::vector<int64_t>>{{0, 1}, {2, 4}, {3, 7}, {5, 6}}));
+  EXPECT_DOUBLE_EQ(loader.utilization(), 59.0 / 60);
+  EXPECT_GE(loader.wait_seconds(), 0);
+}
+
+TEST_F(LoaderTest, GroupsBatchesByLength) {
+  const auto data = Write(120);
+  const auto spread = [&](bool group) {
+    LoaderOptions options = {.seed = 3, .epochs = 1, .batch_size = 4, .group_by_length = group};
+    options.pack_window = 40;
+    Loader loader(data, builder_, options);
+    int64_t sum = 0;
+    std::set<int64_t> seen;
+    while (const auto batch = loader.Next()) {
+      int64_t shortest = 1 << 30, longest = 0;
+      for (size_t d = 0; d < batch->starts.size(); ++d) {
+        const int64_t end = d + 1 < batch->starts.size() ? batch->starts[d + 1] : batch->size();
+        shortest = std::min(shortest, end - batch->starts[d]);
+        longest = std::max(longest, end - batch->starts[d]);
+        seen.insert(batch->documents[d].record);
+      }
+      sum += longest - shortest;
+    }
+    EXPECT_EQ(seen.size(), 120u);
+    EXPECT_EQ(loader.BatchesInEpoch(0), 30);
+    return sum;
+  };
+  EXPECT_LT(5 * spread(true), spread(false));
+}
+
 TEST_F(LoaderTest, ResumesAnywhereWithAnyThreads) {
   const auto data = Write(31, {4, 9});
   for (const bool packing : {false, true}) {

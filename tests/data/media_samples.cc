@@ -1,8 +1,10 @@
 #include "tests/data/media_samples.h"
 
 #include <sndfile.h>
+#include <tiffio.h>
 #include <webp/encode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -44,6 +46,72 @@ std::string Webp(const Image& image, bool lossless) {
   std::string out(reinterpret_cast<const char*>(data), size);
   WebPFree(data);
   return out;
+}
+
+std::string Tiff(const Image& image, int compression, bool tiled, int orientation) {
+  struct Memory {
+    std::string bytes;
+    size_t at = 0;
+  } memory;
+  const auto read = [](thandle_t h, void* out, tmsize_t size) -> tmsize_t {
+    Memory& m = *static_cast<Memory*>(h);
+    const size_t count = std::min<size_t>(size, m.bytes.size() - std::min(m.at, m.bytes.size()));
+    std::copy_n(m.bytes.data() + m.at, count, static_cast<char*>(out));
+    m.at += count;
+    return static_cast<tmsize_t>(count);
+  };
+  const auto write = [](thandle_t h, void* data, tmsize_t size) -> tmsize_t {
+    Memory& m = *static_cast<Memory*>(h);
+    if (m.bytes.size() < m.at + size) m.bytes.resize(m.at + size);
+    m.bytes.replace(m.at, size, static_cast<const char*>(data), size);
+    m.at += size;
+    return size;
+  };
+  const auto seek = [](thandle_t h, toff_t offset, int whence) -> toff_t {
+    Memory& m = *static_cast<Memory*>(h);
+    return m.at = offset + (whence == SEEK_CUR ? m.at : whence == SEEK_END ? m.bytes.size() : 0);
+  };
+  TIFF* tiff = TIFFClientOpen(
+      "tiff", "w", &memory, read, write, seek, [](thandle_t) { return 0; },
+      [](thandle_t h) -> toff_t { return static_cast<Memory*>(h)->bytes.size(); }, nullptr,
+      nullptr);
+  LAPIDARY_CHECK(tiff != nullptr, "samples::Tiff: libtiff must write; got none");
+  const uint32_t width = static_cast<uint32_t>(image.width);
+  const uint32_t height = static_cast<uint32_t>(image.height);
+  TIFFSetField(tiff, TIFFTAG_IMAGEWIDTH, width);
+  TIFFSetField(tiff, TIFFTAG_IMAGELENGTH, height);
+  TIFFSetField(tiff, TIFFTAG_BITSPERSAMPLE, 8);
+  TIFFSetField(tiff, TIFFTAG_SAMPLESPERPIXEL, 3);
+  TIFFSetField(tiff, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_RGB);
+  TIFFSetField(tiff, TIFFTAG_PLANARCONFIG, PLANARCONFIG_CONTIG);
+  TIFFSetField(tiff, TIFFTAG_COMPRESSION, compression);
+  TIFFSetField(tiff, TIFFTAG_ORIENTATION, orientation);
+  if (tiled) {
+    constexpr int64_t kSide = 32;
+    TIFFSetField(tiff, TIFFTAG_TILEWIDTH, kSide);
+    TIFFSetField(tiff, TIFFTAG_TILELENGTH, kSide);
+    for (int64_t top = 0; top < image.height; top += kSide) {
+      for (int64_t left = 0; left < image.width; left += kSide) {
+        std::vector<uint8_t> tile(kSide * kSide * 3);
+        for (int64_t i = 0; i < kSide * kSide * 3; ++i) {
+          const int64_t y = std::min(top + i / (kSide * 3), image.height - 1);
+          const int64_t x = std::min(left + i / 3 % kSide, image.width - 1);
+          tile[i] = image.pixels[(y * image.width + x) * 3 + i % 3];
+        }
+        TIFFWriteTile(tiff, tile.data(), static_cast<uint32_t>(left), static_cast<uint32_t>(top), 0,
+                      0);
+      }
+    }
+  } else {
+    TIFFSetField(tiff, TIFFTAG_ROWSPERSTRIP, 5);
+    std::vector<uint8_t> row;
+    for (uint32_t y = 0; y < height; ++y) {
+      row.assign(image.pixels.begin() + y * width * 3, image.pixels.begin() + (y + 1) * width * 3);
+      TIFFWriteScanline(tiff, row.data(), y, 0);
+    }
+  }
+  TIFFClose(tiff);
+  return memory.bytes;
 }
 
 std::string Bmp(const Image& image) {
@@ -190,6 +258,10 @@ std::vector<std::pair<std::string, std::string>> Images() {
           {"lossless.webp", Webp(image)},
           {"lossy.webp", Webp(image, false)},
           {"a.bmp", Bmp(image)},
+          {"a.tif", Tiff(image, COMPRESSION_NONE)},
+          {"lzw.tif", Tiff(image, COMPRESSION_LZW)},
+          {"tiles.tif", Tiff(image, COMPRESSION_ADOBE_DEFLATE, true)},
+          {"turned.tif", Tiff(image, COMPRESSION_PACKBITS, false, 6)},
           {"a.gif", Gif(9, 14, 3)}};
 }
 

@@ -16,6 +16,8 @@ Image Picture(int64_t height, int64_t width, int phase = 0);
 
 std::string Webp(const Image& image, bool lossless = true);  // with alpha where lossless
 std::string Bmp(const Image& image);                         // 24 bits
+// Through libtiff: `compression` is one of its COMPRESSION_ numbers.
+std::string Tiff(const Image& image, int compression, bool tiled = false, int orientation = 1);
 std::string Gif(int64_t height, int64_t width, int frames);  // uncompressed codes
 size_t GifFrameEnd(const std::string& gif);                  // just behind the first frame
 std::string PngHeader(uint32_t width, uint32_t height);      // signature and IHDR only

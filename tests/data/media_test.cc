@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <sndfile.h>
+#include <tiffio.h>
 #include <webp/encode.h>
 
 #include <cmath>
@@ -48,6 +49,13 @@ TEST(ImageTest, LosslessRoundTrips) {
   EXPECT_EQ(Distance(DecodeImage(EncodePng(image), "a.png"), image), 0);
   EXPECT_EQ(Distance(DecodeImage(samples::Webp(image), "a.webp"), image), 0);
   EXPECT_EQ(Distance(DecodeImage(samples::Bmp(image), "a.bmp"), image), 0);
+  for (const int compression :
+       {COMPRESSION_NONE, COMPRESSION_LZW, COMPRESSION_PACKBITS, COMPRESSION_ADOBE_DEFLATE}) {
+    for (const bool tiled : {false, true}) {
+      const std::string tiff = samples::Tiff(image, compression, tiled);
+      EXPECT_EQ(Distance(DecodeImage(tiff, "a.tif"), image), 0) << compression << tiled;
+    }
+  }
   EXPECT_LE(Distance(DecodeImage(EncodeJpeg(image), "a.jpg"), image), 24);
   EXPECT_LE(Distance(DecodeImage(EncodeJpeg(image, {.progressive = true}), "a.jpg"), image), 24);
 }
@@ -85,6 +93,9 @@ TEST(ImageTest, OrientationsPutTheFirstPixelWhereExifSays) {
     EXPECT_EQ(out.pixels[(e.y1 * e.w + e.x1) * 3], 100) << orientation;
     EXPECT_EQ(DecodeImage(jpeg, "a.jpg").height, e.h);
     EXPECT_EQ(DecodeImage(jpeg, "a.jpg", ImageRules::kPil).height, 2);
+    const std::string tiff = samples::Tiff(image, COMPRESSION_NONE, false, orientation);
+    EXPECT_EQ(Distance(DecodeImage(tiff, "a.tif"), out), 0) << orientation;
+    EXPECT_EQ(ProbeImage(tiff, "a.tif").height, e.h);
   }
   EXPECT_EQ(ExifOrientation(samples::WithExif(EncodeJpeg(image), 9)), 1);
 }

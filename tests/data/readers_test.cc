@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "autograd/base/random.h"
 #include "data/dataset.h"
 #include "data/image.h"
 #include "data/inspect.h"
@@ -185,6 +186,99 @@ TEST_F(ReadersTest, PathsStayBelowTheFolder) {
     options.allow_outside_paths = true;
     const auto open = Dataset::Open(std::vector<SourceSpec>{spec}, options);
     EXPECT_EQ(ErrorOf([&] { open->Read(0); }).find("must lie below"), std::string::npos);
+  }
+}
+
+TEST_F(ReadersTest, LinksOutOfTheFolderAreRefused) {
+  namespace fs = std::filesystem;
+  Put("in/b.png", EncodePng({48, 48, std::vector<uint8_t>(48 * 48 * 3, 7)}));
+  fs::create_symlink(folder_ + "/a.png", folder_ + "/in/out.png");
+  fs::create_symlink("b.png", folder_ + "/in/own.png");
+  fs::create_directory_symlink(folder_, folder_ + "/in/up");
+  fs::create_directory_symlink(folder_ + "/in", folder_ + "/linked");
+  const auto error = [&](const std::string& folder, const char* path, bool outside) {
+    DatasetOptions options;
+    options.allow_outside_paths = outside;
+    Put("in/d.jsonl", Json{{"image", path}, {"text", "t"}}.dump());
+    const auto data = Dataset::Open({folder_ + folder + "/d.jsonl"}, options);
+    return ErrorOf([&] { data->Read(0); });
+  };
+  for (const char* path : {"out.png", "up/a.png", "up/in/../a.png"}) {
+    EXPECT_NE(error("/in", path, false).find("must lie below the folder"), std::string::npos)
+        << path;
+    EXPECT_EQ(error("/in", path, true), "no error") << path;
+  }
+  EXPECT_EQ(error("/in", "own.png", false), "no error");
+  EXPECT_EQ(error("/linked", "b.png", false), "no error") << "the folder itself may be a link";
+  EXPECT_NE(error("/linked", "out.png", false).find("must lie below"), std::string::npos);
+  // A caption beside a picture.
+  Put("c/b.png", "x");
+  fs::create_symlink("/etc/hostname", folder_ + "/c/b.txt");
+  EXPECT_NE(ErrorOf([&] { Dataset::Open({folder_ + "/c"}); }).find("got a link out of it"),
+            std::string::npos);
+}
+
+// One conversation in every shape that can say it: the same ids, weights and types.
+TEST_F(ReadersTest, TheSameConversationInEveryFormat) {
+  const char* const words[] = {"ten", " the ", "caf\u00e9", "<b>", "a\nb", "7 + 8", "{}", "\u4e2d"};
+  for (uint64_t round = 0; round < 100; ++round) {
+    uint64_t index = 0;
+    const auto pick = [&](uint64_t bound) { return RandomBelow({round, 5, 0}, index++, bound); };
+    const auto text = [&] {
+      std::string out = "x";
+      for (uint64_t n = pick(5); n > 0; --n) out += words[pick(std::size(words))];
+      return out;
+    };
+    const bool system = pick(2) == 1, media = pick(2) == 1;
+    Json messages = Json::array(), turns = Json::array(), history = Json::array();
+    const auto add = [&](const char* role, const char* from, const std::string& said) {
+      messages.push_back({{"role", role}, {"content", said}});
+      turns.push_back({{"from", from}, {"value", said}});
+    };
+    const std::string rule = text();
+    if (system) add("system", "system", rule);
+    const uint64_t exchanges = 1 + pick(3);
+    std::string question, answer;
+    for (uint64_t i = 0; i < exchanges; ++i) {
+      question = (i == 0 && media ? "<image>" : "") + text();
+      answer = text();
+      add("user", "human", question);
+      add("assistant", "gpt", answer);
+      if (i + 1 < exchanges) history.push_back({question, answer});
+    }
+    Json alpaca = {{"instruction", question}, {"output", answer}, {"history", history}};
+    Json share = {{"conversations", turns}}, chat = {{"messages", messages}};
+    if (system) alpaca["system"] = rule;
+    const Json last = Json::array({messages.back()});
+    Json prompt = messages;
+    prompt.erase(prompt.size() - 1);
+    Json pair = {{"prompt", prompt}, {"completion", last}};
+    Json preference = {{"chosen", messages}, {"rejected", messages}};
+    preference["rejected"].back()["content"] = "other";
+    for (Json* row : {&alpaca, &share, &chat}) {
+      if (media) (*row)["images"] = {"a.png"};
+    }
+    SampleOptions options;
+    options.preference = PreferencePolicy::kChosen;
+    // History is trained by alpaca as by the others; completions and answers are the last turn.
+    const auto build = [&](const Json& row, TrainOn train_on) {
+      options.train_on = train_on;
+      const SampleBuilder builder(*tokenizer_, options);
+      return *builder.Build(Write(row.dump())->Read(0)).sample;
+    };
+    const auto expect_same = [&](const Sample& a, const Sample& b, const Json& row) {
+      EXPECT_EQ(a.ids, b.ids) << row.dump();
+      EXPECT_EQ(a.weights, b.weights) << row.dump();
+      EXPECT_EQ(a.types, b.types);
+      EXPECT_EQ(a.vision.rows, b.vision.rows);
+    };
+    const Sample whole = build(chat, TrainOn::kAssistant);
+    expect_same(whole, build(share, TrainOn::kAssistant), share);
+    expect_same(whole, build(alpaca, TrainOn::kAssistant), alpaca);
+    if (media) continue;  // tags of the prompt are not split off there
+    const Sample final = build(chat, TrainOn::kLast);
+    expect_same(final, build(pair, TrainOn::kAssistant), pair);
+    expect_same(final, build(preference, TrainOn::kAssistant), preference);
   }
 }
 

@@ -227,6 +227,16 @@ const std::vector<std::string>& RecordSeeds() {
       R"({"prompt":"a <|image|>","completion":"b","images":["data:,xyz"]})",
       R"({"prompt":[{"role":"user","content":"p"}],"completion":[{"role":"assistant","content":"c"}]})",
       R"({"text":"the other <|audio|>","audio":{"bytes":"AAAA","path":null}})",
+      R"({"prompt":"a","chosen":" b","rejected":" c"})",
+      R"({"chosen":[{"role":"user","content":"p"},{"role":"assistant","content":"a"}],)"
+      R"("rejected":[{"role":"user","content":"p"},{"role":"assistant","content":"<think>t</think>b"}]})",
+      R"({"conversations":[{"from":"human","value":"<image>q"},{"from":"function_call","value":)"
+      R"("{\"name\":\"f\",\"arguments\":{\"a\":[1]}}"},{"from":"observation","value":"o"},)"
+      R"({"from":"gpt","value":"<|channel>thought\nx\n<channel|>a","weight":0.5}],)"
+      R"("system":"s","images":["data:,xyz"]})",
+      R"({"instruction":"i","input":"n","output":"o","system":"s","history":[["a","b"]]})",
+      R"({"audio":["data:;base64,AAAA"],"sentence":"hi","prompt":"p"})",
+      R"({"image":{"bytes":null,"path":"x.png"},"caption":"hi","train":false})",
   };
   return seeds;
 }
@@ -235,7 +245,14 @@ TEST(TextFuzz, RecordsToSamples) {
   const auto tokenizer = MakeTinyTokenizer();
   SampleOptions options;
   options.require_targets = false;
-  const SampleBuilder builder(*tokenizer, options);
+  options.preference = PreferencePolicy::kChosen;
+  std::vector<std::unique_ptr<SampleBuilder>> builders;
+  for (const Thoughts thoughts :
+       {Thoughts::kTemplate, Thoughts::kKeep, Thoughts::kDrop, Thoughts::kEmpty}) {
+    options.chat.thoughts = thoughts;
+    options.train_on = static_cast<TrainOn>(builders.size() % 3);
+    builders.push_back(std::make_unique<SampleBuilder>(*tokenizer, options));
+  }
   const RecordPlace place = {"fuzz:1", "/nonexistent"};
   int64_t built = 0;
   for (int64_t i = 0; i < Iterations(); ++i) {
@@ -245,7 +262,14 @@ TEST(TextFuzz, RecordsToSamples) {
       try {
         nlohmann::ordered_json row = ParseJson(line, place.where);
         if (!row.is_object() || !format.fits(row)) continue;
-        const BuiltSample result = builder.Build(format.read(std::move(row), place));
+        const SampleBuilder& builder = *builders[dice(builders.size())];
+        const Record record = format.read(std::move(row), place);
+        if (record.kind == RecordKind::kPreference) {
+          std::string note;
+          const auto sides = builder.BuildPair(record, &note);
+          ASSERT_TRUE(sides && sides->chosen.size() > 0 && sides->rejected.size() > 0);
+        }
+        const BuiltSample result = builder.Build(record);
         ++built;
         const Sample& sample = *result.sample;
         ASSERT_EQ(sample.ids.size(), sample.weights.size());

@@ -93,7 +93,7 @@ TEST(Trainer, MistakesAreOneLine) {
             base + "/nowhere.jsonl: cannot open; got No such file or directory");
   WriteFile(base + "/empty.jsonl", "\n\n");
   EXPECT_EQ(MessageOf("e3", {"dataset.train=" + base + "/empty.jsonl"}),
-            base + "/empty.jsonl: must have at least one record; got 1 file(s) of blank lines");
+            base + "/empty.jsonl: must have at least one record; got 1 source(s) without any");
   WriteFile(base + "/masked.jsonl",
             R"({"messages": [{"role": "user", "content": "only a question"}]})"
             "\n");
