@@ -26,7 +26,7 @@ enum class WeightLayout : int32_t {
   kUnits,  // of 32 rows x one block, see below
 };
 
-// Units are for formats that list the pieces of their blocks (Q4_0: scale 2, codes 16) and weights
+// Units are for formats that list the pieces of their blocks (Q4_0: scale 2, codes 8 and 8) and weights
 // of 32 n rows: rows are taken in groups of 32, a group is its blocks' columns in order, and a
 // column is a unit: the first piece of all 32 blocks, then the second, and so on. The same bytes in
 // another order, read in order by a kernel that works on 32 rows at a time. A group takes 32 *

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "autograd/base/file.h"
+#include "autograd/base/memory_info.h"
 #include "autograd/base/parallel.h"
 #include "model/gguf_source.h"
 #include "model/tensor_names.h"
@@ -87,7 +88,15 @@ void Classify(const TensorSet& set, CheckpointFiles* files) {
 class Loader {
  public:
   Loader(const CheckpointFiles& files, const BaseFormat& base, bool check_all)
-      : files_(files), base_(base), check_all_(check_all) {}
+      : files_(files), base_(base), check_all_(check_all) {
+    // A copy in units cannot be evicted as mapped pages can: a file that would fill most of the
+    // memory stays as it is. The layout changes no bit of a result.
+    double bytes = 0;
+    for (const auto& [name, t] : files.tensors) {
+      if (UnitPieces(t.format->id)) bytes += static_cast<double>(t.bytes);
+    }
+    units_fit_ = bytes <= 0.75 * static_cast<double>(AvailableMemory().bytes);
+  }
 
   Param LoadParam(const std::string& name) {
     const StoredTensor& t = files_.tensors.at(name);
@@ -133,7 +142,7 @@ class Loader {
       w.view.data = copy->data();
       w.owner = copy;
     }
-    if (WantsUnits(w.view)) {
+    if (units_fit_ && WantsUnits(w.view)) {
       OwnedUnits units =
           MakeUnits(w.view, [&t](int64_t row, int64_t count) { t.DropRows(row, count); });
       w.view = units.view;
@@ -154,6 +163,7 @@ class Loader {
   const CheckpointFiles& files_;
   const BaseFormat& base_;
   const bool check_all_;
+  bool units_fit_ = true;
 };
 
 Layer LoadLayer(Loader& loader, const CheckpointFiles& files, int64_t i) {

@@ -43,8 +43,9 @@ struct LoadedModel {
 };
 
 // Matrices stay memory-mapped in their own format, or are quantized as `base` says; either way they
-// come in units (quant/units.h) where the running instruction set wants them: then in memory, the
-// map's pages dropped as they are consumed. Norms, biases and tables of the embedders become
+// come in units (quant/units.h) where the running instruction set wants them and a stored file's
+// fill at most three quarters of the available memory: then in memory, the map's pages dropped as
+// they are consumed. Norms, biases and tables of the embedders become
 // float32. Throws Error for missing, misshapen or not finite tensors (of files above 4 GB only what
 // is copied is looked at; `inspect` looks at everything), and for a GGUF file, which has its
 // formats, if `base` names one.

@@ -39,6 +39,8 @@ constexpr auto SlotFunctions(std::index_sequence<kSlot...>) {
                           row->layout);
     RegisterPanelFunction(row->format, isa, compute, GemmSide::kInputGrad, row->panels.input_grad,
                           row->layout);
+    if (row->few_rows)
+      RegisterFewRowsFunction(row->format, isa, compute, row->layout, row->few_rows);
   }
 }
 

@@ -24,6 +24,7 @@ struct FormatPanels {
   int32_t format;
   WeightLayout layout;
   PanelPair panels;
+  FewRowsFunction few_rows = nullptr;
 };
 struct PanelList {
   const FormatPanels* begin;

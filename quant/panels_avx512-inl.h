@@ -25,6 +25,19 @@ __attribute__((always_inline)) inline const uint8_t* Piece(const uint8_t* row, i
   return row - r + at / kBlock * kBlockBytes * 32 + 32 * offset + r * size;
 }
 
+// 16 bytes of a block: in units they are two pieces.
+template <bool kUnits, int64_t kBlock, int64_t kBlockBytes>
+__attribute__((always_inline)) inline __m128i SixteenOf(const uint8_t* row, int64_t at,
+                                                        int64_t offset) {
+  const auto piece = [&](int64_t o) __attribute__((always_inline)) {
+    return Piece<kUnits, kBlock, kBlockBytes>(row, at, o, 8);
+  };
+  if (!kUnits) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(piece(offset)));
+  const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(piece(offset)));
+  return _mm_castpd_si128(
+      _mm_loadh_pd(_mm_castsi128_pd(first), reinterpret_cast<const double*>(piece(offset + 8))));
+}
+
 struct NoUnits {};
 struct IsInUnits {
   using Units = void;
@@ -41,7 +54,7 @@ struct Q4RowIn : RowLayout<kUnits> {
     return Piece<kUnits, 32, 18>(row, at, 0, 2);
   }
   static inline __m128i Bytes(const uint8_t* row, int64_t at) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(Piece<kUnits, 32, 18>(row, at, 2, 16)));
+    return SixteenOf<kUnits, 32, 18>(row, at, 2);
   }
   // The codes 0..15 of a block as 32 bytes in order.
   static inline __m128i Codes(__m128i bytes, int half) {
@@ -82,10 +95,11 @@ struct Q6RowIn : RowLayout<kUnits> {
       return Piece<kUnits, 256, 210>(row, at, offset, size);
     };
     const int64_t line = at % 256 / 32, h = line / 4, j = line % 4;
-    const __m128i low = _mm_loadu_si128(
-        reinterpret_cast<const __m128i*>(piece(64 * h + 32 * (j % 2) + 16 * kHalf, 16)));
-    const __m128i high =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(piece(128 + 32 * h + 16 * kHalf, 16)));
+    const auto sixteen = [ row, at ](int64_t offset) __attribute__((always_inline)) {
+      return SixteenOf<kUnits, 256, 210>(row, at, offset);
+    };
+    const __m128i low = sixteen(64 * h + 32 * (j % 2) + 16 * kHalf);
+    const __m128i high = sixteen(128 + 32 * h + 16 * kHalf);
     const __m512i nibble =
         _mm512_and_si512(_mm512_srl_epi32(_mm512_cvtepu8_epi32(low), _mm_cvtsi64_si128(j / 2 * 4)),
                          _mm512_set1_epi32(15));
@@ -94,7 +108,8 @@ struct Q6RowIn : RowLayout<kUnits> {
                          _mm512_set1_epi32(3));
     const __m512i code = _mm512_sub_epi32(_mm512_or_si512(nibble, _mm512_slli_epi32(pair, 4)),
                                           _mm512_set1_epi32(32));
-    const int8_t scale = static_cast<int8_t>(piece(192, 16)[2 * line + kHalf]);
+    const int8_t scale = static_cast<int8_t>(kUnits ? piece(192 + line / 4 * 8, 8)[2 * j + kHalf]
+                                                    : piece(192, 16)[2 * line + kHalf]);
     const __m512 d = _mm512_mul_ps(Scale(piece(208, 2)), _mm512_set1_ps(static_cast<float>(scale)));
     return _mm512_mul_ps(d, _mm512_cvtepi32_ps(code));
   }
@@ -122,6 +137,65 @@ struct LineRow {
     return Bf16Line(Floats<0>(row, at, count), Floats<1>(row, at, count));
   }
 };
+
+// Formats in units as lines (panels_lines-inl.h); `row` names a row of a group.
+template <int64_t kSize, int64_t kBytesOf>
+struct UnitBlocks : Blocks<kSize, kBytesOf> {
+  __attribute__((always_inline)) static inline const uint8_t* At(const uint8_t* row, int64_t at,
+                                                                 int64_t offset, int64_t size) {
+    return Piece<true, kSize, kBytesOf>(row, at, offset, size);
+  }
+  __attribute__((always_inline)) static inline __m256i ThirtyTwoOf(const uint8_t* row, int64_t at,
+                                                                   int64_t offset) {
+    return Join(SixteenOf<true, kSize, kBytesOf>(row, at, offset),
+                SixteenOf<true, kSize, kBytesOf>(row, at, offset + 16));
+  }
+};
+
+struct Q8_0UnitLines : UnitBlocks<32, 34> {
+  static inline __m256i Codes(const uint8_t* row, int64_t at) { return ThirtyTwoOf(row, at, 2); }
+  static inline float Scale(const uint8_t* row, int64_t at, int) { return Half(At(row, at, 0, 2)); }
+};
+
+template <int64_t kBytesOf>
+struct KPairUnits : UnitBlocks<256, kBytesOf> {
+  static constexpr bool kOffset = true;
+  // The 16 bytes before the codes, put together again.
+  struct Head {
+    alignas(16) uint8_t bytes[16];
+    __attribute__((always_inline)) inline Head(const uint8_t* row, int64_t at) {
+      const auto copy = [&](int64_t offset, int64_t size) __attribute__((always_inline)) {
+        __builtin_memcpy(bytes + offset, KPairUnits::At(row, at, offset, size), size);
+      };
+      copy(0, 2), copy(2, 2), copy(4, 4), copy(8, 4), copy(12, 4);
+    }
+  };
+  static inline float Scale(const uint8_t* row, int64_t at, int) {
+    return KPairs::Scale(Head(row, at).bytes, at % 256 / 32);
+  }
+  static inline float Offset(const uint8_t* row, int64_t at, int) {
+    return KPairs::Offset(Head(row, at).bytes, at % 256 / 32);
+  }
+};
+
+struct Q4KUnitLines : KPairUnits<144> {
+  static inline __m256i Codes(const uint8_t* row, int64_t at) {
+    const int64_t line = at % 256 / 32;
+    return Field(ThirtyTwoOf(row, at, 16 + line / 2 * 32), line % 2 * 4, 15);
+  }
+};
+
+struct Q5KUnitLines : KPairUnits<176> {
+  static inline __m256i Codes(const uint8_t* row, int64_t at) {
+    const int line = static_cast<int>(at % 256 / 32);
+    const __m256i low = Field(ThirtyTwoOf(row, at, 48 + line / 2 * 32), line % 2 * 4, 15);
+    const __m256i high = Field(ThirtyTwoOf(row, at, 16), line, 1);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+  }
+};
+
+template <class F>
+struct UnitLineRow : LineRow<F>, IsInUnits {};
 
 struct F16Row {
   static constexpr int64_t kBytes = 64, kLineWeights = 32, kAhead = 256;

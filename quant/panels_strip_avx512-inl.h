@@ -24,15 +24,7 @@ __attribute__((always_inline)) inline __m128i Load16(const uint8_t* at) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
 }
 
-template <bool kUnits>
 __attribute__((always_inline)) inline RowBytes LoadRows(const uint8_t* at, int64_t stride) {
-  if (kUnits) {  // the rows follow each other
-    const __m512i upper = _mm512_loadu_si512(at), lower = _mm512_loadu_si512(at + 64);
-    const __m512i first = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-    const __m512i second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
-    return {_mm512_permutex2var_epi64(upper, first, lower),
-            _mm512_permutex2var_epi64(upper, second, lower)};
-  }
   __m512i even = _mm512_castsi128_si512(Load16(at));
   even = _mm512_inserti32x4(even, Load16(at + 2 * stride), 1);
   even = _mm512_inserti32x4(even, Load16(at + 4 * stride), 2);
@@ -125,39 +117,24 @@ __attribute__((always_inline)) inline void StoreNibbles(__m512i first, __m512i s
   }
 }
 
-// What the next request reads of these units, a block at a time: it follows `count` positions later,
-// and the two strips of a group ask for half of it each.
-__attribute__((always_inline)) inline void PrefetchUnit(const uint8_t* rows, int64_t at,
-                                                        int64_t count, int64_t size,
-                                                        int64_t block_bytes) {
-  const int64_t r = reinterpret_cast<uintptr_t>(rows) % 32;
-  const uint8_t* next = rows - r + (at + count) / size * block_bytes * 32 + r * block_bytes;
-  for (int64_t b = 0; b < 16 * block_bytes; b += 64) Prefetch(next + b);
-}
-
 // Strip types (gemm_panels_avx512-inl.h). Scales of up to kBlocks blocks are gathered ahead of
-// their use; in units they lie together.
+// their use.
 constexpr int64_t kBlocks = 16;
 
-template <bool kUnits>
 struct Q4Strip {
   static int64_t Pack(const uint8_t* rows, int64_t step, int64_t at, int64_t count, uint16_t* to,
                       int64_t pair) {
-    alignas(64) uint16_t scales[kUnits ? 1 : kBlocks][16];
+    alignas(64) uint16_t scales[kBlocks][16];
     const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    const int64_t blocks = count / 32, next = kUnits ? 18 * 32 : 18;
-    const int64_t stride = kUnits ? 16 : step;
-    const uint8_t* d16 = Piece<kUnits, 32, 18>(rows, at, 0, 2);
-    const uint8_t* codes = Piece<kUnits, 32, 18>(rows, at, 2, 16);
+    const int64_t blocks = count / 32;
+    const uint8_t* block = rows + at / 32 * 18;
     for (int64_t begin = 0; begin < blocks; begin += kBlocks) {
       const int64_t n = blocks - begin < kBlocks ? blocks - begin : kBlocks;
-      for (int64_t b = 0; !kUnits && b < n; ++b) GatherHalves(d16 + b * next, stride, scales[b]);
-      for (int64_t b = 0; b < n; ++b, codes += next, d16 += next, to += 16 * pair) {
-        if (kUnits) PrefetchUnit(rows, at + 32 * (begin + b), count, 32, 18);
-        const void* halves = kUnits ? static_cast<const void*>(d16) : scales[kUnits ? 0 : b];
-        const RowValues d = Spread(LoadHalves(halves));
-        const RowBytes first = LoadRows<kUnits>(codes, stride);
-        const RowBytes second = LoadRows<kUnits>(codes + 8 * stride, stride);
+      for (int64_t b = 0; b < n; ++b) GatherHalves(block + b * 18, step, scales[b]);
+      for (int64_t b = 0; b < n; ++b, block += 18, to += 16 * pair) {
+        const RowValues d = Spread(LoadHalves(scales[b]));
+        const RowBytes first = LoadRows(block + 2, step);
+        const RowBytes second = LoadRows(block + 2 + 8 * step, step);
         StoreNibbles(SplitParity(first.low), SplitParity(second.low), levels, d, to, to + 8 * pair,
                      pair);
         StoreNibbles(SplitParity(first.high), SplitParity(second.high), levels, d, to + 4 * pair,
@@ -182,8 +159,8 @@ struct Q8Strip {
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
           const uint8_t* codes = block + 2 + 16 * half;
-          const RowBytes first = LoadRows<false>(codes, step);
-          const RowBytes second = LoadRows<false>(codes + 8 * step, step);
+          const RowBytes first = LoadRows(codes, step);
+          const RowBytes second = LoadRows(codes + 8 * step, step);
           StoreSignedBytes(first.low, second.low, d, to + 8 * half * pair, pair);
           StoreSignedBytes(first.high, second.high, d, to + (8 * half + 4) * pair, pair);
         }
@@ -195,36 +172,30 @@ struct Q8Strip {
 
 // Codes are kept as (q - 32) * 4 in signed bytes: the lower nibble in bits 2..5, the pair in bits
 // 6, 7, its upper bit flipped. The scale carries a factor 2^-26 for it.
-template <bool kUnits>
 struct Q6Strip {
   static int64_t Pack(const uint8_t* rows, int64_t step, int64_t at, int64_t count, uint16_t* to,
                       int64_t pair) {
-    const int64_t blocks = count / 256, stride = kUnits ? 16 : step;
-    for (int64_t b = 0; b < blocks; ++b, at += 256) {
-      const auto piece = [ rows, at ](int64_t offset, int64_t size) __attribute__((always_inline)) {
-        return Piece<kUnits, 256, 210>(rows, at, offset, size);
-      };
-      if (kUnits) PrefetchUnit(rows, at, count, 256, 210);
+    const int64_t blocks = count / 256;
+    const uint8_t* block = rows + at / 256 * 210;
+    for (int64_t b = 0; b < blocks; ++b, block += 210) {
       alignas(64) uint16_t halves[16];
-      if (!kUnits) GatherHalves(piece(208, 2), stride, halves);
-      const RowBytes first_scales = LoadRows<kUnits>(piece(192, 16), stride);
-      const RowBytes second_scales = LoadRows<kUnits>(piece(192, 16) + 8 * stride, stride);
+      GatherHalves(block + 208, step, halves);
+      const RowBytes first_scales = LoadRows(block + 192, step);
+      const RowBytes second_scales = LoadRows(block + 192 + 8 * step, step);
       // Byte 3 of a half becomes the scale of a sub-block: 2^24 here, 2^26 for the codes.
-      const void* d16 = kUnits ? static_cast<const void*>(piece(208, 2)) : halves;
-      const RowValues d = Spread(_mm512_mul_ps(LoadHalves(d16), _mm512_set1_ps(0x1p-50f)));
+      const RowValues d = Spread(_mm512_mul_ps(LoadHalves(halves), _mm512_set1_ps(0x1p-50f)));
       for (int h = 0; h < 2; ++h, to += 64 * pair) {
         const __m512i scales[2] = {h ? first_scales.high : first_scales.low,
                                    h ? second_scales.high : second_scales.low};
         for (int part = 0; part < 2; ++part) {
-          const uint8_t* low[2] = {piece(64 * h + 16 * part, 16),
-                                   piece(64 * h + 32 + 16 * part, 16)};
-          const uint8_t* high = piece(128 + 32 * h + 16 * part, 16);
+          const uint8_t* low = block + 64 * h + 16 * part;
+          const uint8_t* high = block + 128 + 32 * h + 16 * part;
           RowBytes a[2], c[2], t[2];
 #pragma GCC unroll 2
           for (int g = 0; g < 2; ++g) {
-            a[g] = LoadRows<kUnits>(low[0] + 8 * g * stride, stride);
-            c[g] = LoadRows<kUnits>(low[1] + 8 * g * stride, stride);
-            t[g] = LoadRows<kUnits>(high + 8 * g * stride, stride);
+            a[g] = LoadRows(low + 8 * g * step, step);
+            c[g] = LoadRows(low + 32 + 8 * g * step, step);
+            t[g] = LoadRows(high + 8 * g * step, step);
           }
           const auto line = [&](int j, const RowBytes* nibbles) __attribute__((always_inline)) {
             RowValues s;

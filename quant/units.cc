@@ -11,6 +11,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
 #include "autograd/kernels/isa.h"
+#include "quant/panels.h"
 
 namespace lapidary {
 namespace {
@@ -26,12 +27,27 @@ bool FitsUnits(const WeightView& w) {
 }  // namespace
 
 const uint8_t* UnitPieces(int32_t format) {
-  static constexpr uint8_t kQ4_0[] = {2, 16, 0};
-  // Lower nibbles, upper pairs, scales, the block's scale.
-  static constexpr uint8_t kQ6_K[] = {16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 2, 0};
+  // Eight codes of eight rows are one vector, four 6-bit scales of 16 rows another.
+  static constexpr uint8_t kQ4_0[] = {2, 8, 8, 0};             // scale, nibbles
+  static constexpr uint8_t kQ8_0[] = {2, 8, 8, 8, 8, 0};       // scale, codes
+  static constexpr uint8_t kQ4_K[] = {2, 2, 4, 4, 4,           // scales of the block, 6-bit scales
+                                      8, 8, 8, 8, 8, 8, 8, 8,  // nibbles
+                                      8, 8, 8, 8, 8, 8, 8, 8, 0};
+  static constexpr uint8_t kQ5_K[] = {
+      2, 2, 4, 4, 4,  // the same with a fifth bit before the nibbles
+      8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 0};
+  static constexpr uint8_t kQ6_K[] = {8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8,  // nibbles
+                                      8, 8, 8, 8, 8, 8, 8, 8,  // upper pairs
+                                      8, 8, 2, 0};             // scales
   switch (format) {
     case kFormatQ4_0:
       return kQ4_0;
+    case kFormatQ8_0:
+      return kQ8_0;
+    case kFormatQ4_K:
+      return kQ4_K;
+    case kFormatQ5_K:
+      return kQ5_K;
     case kFormatQ6_K:
       return kQ6_K;
     default:
@@ -45,8 +61,9 @@ bool WantsUnits(const WeightView& w) {
 }
 
 void CopyToUnits(const WeightView& w, int64_t row, int64_t count, uint8_t* out) {
-  LAPIDARY_CHECK(FitsUnits(w), "CopyToUnits: must be 32 n row-major rows of Q4_0 or Q6_K; got ",
-                 w.rows, " rows of ", GetWeightFormat(w.format).name);
+  LAPIDARY_CHECK(FitsUnits(w),
+                 "CopyToUnits: must be 32 n row-major rows of a format with units; got ", w.rows,
+                 " rows of ", GetWeightFormat(w.format).name);
   LAPIDARY_CHECK(row >= 0 && count >= 0 && row <= w.rows - count && row % kUnitRows == 0 &&
                      count % kUnitRows == 0,
                  "CopyToUnits: rows must be a range of whole groups of 32; got ", row, " + ", count,
@@ -62,10 +79,15 @@ void CopyToUnits(const WeightView& w, int64_t row, int64_t count, uint8_t* out) 
         uint8_t* unit = to + b * kUnitRows * f.block_bytes;
         for (const uint8_t* size = f.pieces; *size != 0; ++size) {
           uint8_t* const at = unit + r * *size;
-          if (*size == 16) {
-            std::memcpy(at, block, 16);
-          } else {
-            std::memcpy(at, block, 2);  // the only other size
+          switch (*size) {
+            case 8:
+              std::memcpy(at, block, 8);
+              break;
+            case 4:
+              std::memcpy(at, block, 4);
+              break;
+            default:
+              std::memcpy(at, block, 2);
           }
           block += *size;
           unit += kUnitRows * *size;
@@ -87,8 +109,9 @@ WeightView UnitsView(const WeightView& w, const uint8_t* units) {
 
 OwnedUnits MakeUnits(const WeightView& w,
                      const std::function<void(int64_t row, int64_t count)>& consumed) {
-  LAPIDARY_CHECK(FitsUnits(w), "MakeUnits: must be 32 n row-major rows of Q4_0 or Q6_K; got ",
-                 w.rows, " rows of ", GetWeightFormat(w.format).name);
+  LAPIDARY_CHECK(FitsUnits(w),
+                 "MakeUnits: must be 32 n row-major rows of a format with units; got ", w.rows,
+                 " rows of ", GetWeightFormat(w.format).name);
   // Whole huge pages where they are worth it: fewer page faults now, fewer misses later.
   constexpr size_t kHuge = size_t{2} << 20;
   constexpr int64_t kChunkBytes = int64_t{4} << 20;

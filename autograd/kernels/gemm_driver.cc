@@ -63,17 +63,24 @@ struct Grid {
 // With few rows a panel is used once or twice: it should stay in L1, and the reads of the weight
 // should still be long. Forward: at most 4 tiles of 128 positions or 1 of 256 (16 to 32 KB as
 // bf16), as many as a kernel multiplies side by side.
-constexpr int64_t kFewRows = 16, kFewRowsStep = 32, kFewRowsCols = 512;
+constexpr int64_t kRowsThatAreFew = 16, kFewRowsStep = 32, kFewRowsCols = 512;
 constexpr int64_t kFewRowsTiles = 4, kFewRowsForwardStep = 128;
 
-Grid MakeGrid(const GemmTable& table, const GemmOutput& p) {
+// Straight from blocks: most tiles of an item.
+constexpr int64_t kDirectTiles = 4;
+
+Grid MakeGrid(const GemmTable& table, const GemmOutput& p, bool direct) {
   const int64_t threads = Threads(), rows = p.terms[0].a.rows;
   Grid g;
   g.tiles = CeilDiv(p.cols, 32);
   g.blocks = CeilDiv(rows, table.block_rows);
   g.groups = 1;
   g.step = table.chunk;
-  if (rows <= kFewRows) {
+  if (direct) {
+    g.panels = CeilDiv(g.tiles, std::clamp<int64_t>(g.tiles / (8 * threads), 1, kDirectTiles));
+    return g;
+  }
+  if (rows <= kRowsThatAreFew) {
     if (p.side == GemmSide::kForward) {
       const int64_t block = GetWeightFormat(p.terms[0].w.format).block_size;
       const int64_t most = block > kFewRowsForwardStep ? 1 : kFewRowsTiles;
@@ -105,6 +112,7 @@ struct Job {
   const GemmOutput& p;
   Grid grid;
   PanelFunction pack_panel[2];
+  FewRowsFunction few_rows;  // the first term, if not null
 
   // A's rows from `block` on, inner positions from k on.
   const char* Rows(int term, int64_t block, int64_t k) const {
@@ -148,9 +156,23 @@ void Job::Run(int64_t item) const {
       std::min(grid.blocks * (group + 1) / grid.groups * table.block_rows, rows);
   if (cols <= 0 || row >= row_end) return;
 
+  if (few_rows) {
+    FewRowsCall direct;
+    direct.w = &p.terms[0].w;
+    direct.out = col;
+    direct.outs = cols;
+    direct.a = p.terms[0].a.data;
+    direct.chunk_bytes = table.block_rows * table.chunk * table.element_bytes;
+    direct.rows = rows;
+    direct.c = p.c + col;
+    direct.ldc = p.ldc;
+    direct.load = p.add;
+    few_rows(direct);
+    if (p.term_count == 1) return;
+  }
   // A narrow second term goes with the last chunk of the first, where the kernel can do that: its
   // sums are then not stored and loaded once more.
-  const bool tail = p.term_count == 2 && table.tails && p.terms[1].a.k <= table.chunk;
+  const bool tail = !few_rows && p.term_count == 2 && table.tails && p.terms[1].a.k <= table.chunk;
   const int64_t own_terms = tail ? 1 : p.term_count;
   const int64_t tail_k = tail ? CeilDiv(p.terms[1].a.k, table.k_unit) * table.k_unit : 0;
   thread_local Scratch panel_scratch;
@@ -163,14 +185,14 @@ void Job::Run(int64_t item) const {
   call.cols = cols;
   call.c = p.c + row * p.ldc + col;
   call.ldc = p.ldc;
-  call.load = p.add;
+  call.load = p.add || few_rows;
   if (table.partials && (own_terms > 1 || p.terms[0].a.k > grid.step)) {
     thread_local Scratch partials_scratch;
     const int64_t row_count = CeilDiv(call.rows, table.block_rows) * table.block_rows;
     call.partials =
         static_cast<float*>(partials_scratch.Get(row_count * CeilDiv(cols, 32) * 32 * 4));
   }
-  for (int64_t term = 0; term < own_terms; ++term) {
+  for (int64_t term = few_rows ? 1 : 0; term < own_terms; ++term) {
     const int64_t k_end = p.terms[term].a.k;
     for (int64_t k = 0; k < k_end; k += grid.step) {
       call.k = std::min(grid.step, k_end - k);
@@ -236,7 +258,13 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
   int64_t work = 0;
   for (const GemmOutput& p : outputs) {
     if (p.cols == 0 || p.terms[0].a.rows == 0) continue;
-    Job job = {table, p, MakeGrid(table, p), {}};
+    const WeightView& first = p.terms[0].w;
+    const FewRowsFunction few_rows =
+        p.side == GemmSide::kForward && p.terms[0].a.rows <= kMostFewRows && first.rows % 16 == 0 &&
+                first.cols % 32 == 0
+            ? FindFewRowsFunction(first.format, isa, compute, first.layout)
+            : nullptr;
+    Job job = {table, p, MakeGrid(table, p, few_rows != nullptr), {}, few_rows};
     for (int term = 0; term < p.term_count; ++term) {
       const WeightView& w = p.terms[term].w;
       job.pack_panel[term] = FindPanelFunction(w.format, isa, compute, p.side, w.layout);

@@ -3,6 +3,7 @@
 #ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_ISA_H_
 #define LAPIDARY_AUTOGRAD_KERNELS_GEMM_PANELS_ISA_H_
 
+#include "autograd/kernels/gemm_table.h"
 #include "autograd/weight.h"
 
 namespace lapidary {
@@ -21,6 +22,7 @@ extern const DensePanels kDensePanelsAvx2, kDensePanelsAvx2Round;      // layout
 extern const DensePanels kDensePanelsAvx512, kDensePanelsAvx512Round;  // layout kF32x32
 extern const DensePanels kDensePanelsPairs;                            // layout kBf16x32, k unit 2
 extern const DensePanels kDensePanelsTiles;                            // layout kBf16x32, k unit 32
+extern const FewRowsFunction kFewRowsBf16Pairs;                        // bf16 by vdpbf16ps
 extern const DensePanels kDensePanelsNeon, kDensePanelsNeonRound;      // layout kF32x16
 
 }  // namespace lapidary

@@ -48,6 +48,23 @@ std::vector<PanelRow> BuiltInRows() {
   return rows;
 }
 
+struct FewRowsRow {
+  int32_t format;
+  Isa isa;
+  Compute compute;
+  WeightLayout layout;
+  FewRowsFunction function;
+};
+
+std::vector<FewRowsRow>& FewRowsRows() {
+  static std::vector<FewRowsRow> rows = {
+#if defined(__x86_64__)
+    {kFormatBF16, Isa::kAvx512Bf16, Compute::kBfloat16, WeightLayout::kRows, kFewRowsBf16Pairs},
+#endif
+  };
+  return rows;
+}
+
 std::vector<PanelRow>& PanelRows() {
   static std::vector<PanelRow> rows = BuiltInRows();
   return rows;
@@ -98,6 +115,25 @@ PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSi
         row.layout == layout) {
       return row.function;
     }
+  }
+  return nullptr;
+}
+
+void RegisterFewRowsFunction(int32_t format, Isa isa, Compute compute, WeightLayout layout,
+                             FewRowsFunction function) {
+  for (FewRowsRow& row : FewRowsRows()) {
+    if (row.format == format && row.isa == isa && row.compute == compute && row.layout == layout) {
+      row.function = function;
+      return;
+    }
+  }
+  FewRowsRows().push_back({format, isa, compute, layout, function});
+}
+
+FewRowsFunction FindFewRowsFunction(int32_t format, Isa isa, Compute compute, WeightLayout layout) {
+  for (const FewRowsRow& row : FewRowsRows()) {
+    if (row.format == format && row.isa == isa && row.compute == compute && row.layout == layout)
+      return row.function;
   }
   return nullptr;
 }

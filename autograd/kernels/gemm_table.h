@@ -78,6 +78,21 @@ struct GemmTable {
   void (*multiply)(const GemmCall& call) noexcept = nullptr;
 };
 
+// A forward product with few rows straight from the blocks of a weight, without a panel: C[rows,
+// outs] (+)= A W^T over all of W's columns, with the bits of the way through panels.
+constexpr int64_t kMostFewRows = 8;  // at most block_rows of every table that registers one
+struct FewRowsCall {
+  const WeightView* w = nullptr;  // 16 n rows, 32 n columns
+  int64_t out = 0, outs = 0;      // rows of W: a multiple of 32 and of 16
+  const void* a = nullptr;  // one block of rows as pack_a writes it, its chunks `chunk_bytes` apart
+  int64_t chunk_bytes = 0;
+  int64_t rows = 0;    // 1 to kMostFewRows
+  float* c = nullptr;  // of output `out`
+  int64_t ldc = 0;
+  bool load = false;  // continue the sums in c; false: start from zero
+};
+using FewRowsFunction = void (*)(const FewRowsCall& call) noexcept;
+
 // The table of an instruction set. All of an architecture exist in its binary (one of another
 // architecture is the reference); calling one that the CPU lacks is an illegal instruction.
 const GemmTable& GetGemmTable(Isa isa, Compute compute);
@@ -89,6 +104,13 @@ void RegisterPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide si
 // Null if none is registered.
 PanelFunction FindPanelFunction(int32_t format, Isa isa, Compute compute, GemmSide side,
                                 WeightLayout layout = WeightLayout::kRows);
+
+// The same for products with few rows; without one they go through panels.
+void RegisterFewRowsFunction(int32_t format, Isa isa, Compute compute, WeightLayout layout,
+                             FewRowsFunction function);
+// Null if none is registered.
+FewRowsFunction FindFewRowsFunction(int32_t format, Isa isa, Compute compute, WeightLayout layout);
+
 // The way that works for every format: dequantizes rows, then packs them with the table.
 void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& request);
 

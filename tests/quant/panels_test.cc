@@ -222,10 +222,12 @@ Units ToUnits(const WeightView& w) {
   return u;
 }
 
+constexpr const char* kUnitFormats[] = {"Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"};
+
 // Panels from units equal panels from rows, by functions and through rows.
 TEST(Units, SamePanels) {
   int compared = 0;
-  for (const char* name : {"Q4_0", "Q6_K"}) {
+  for (const char* name : kUnitFormats) {
     for (const PanelRange& r : kRanges) {
       const int64_t i = (r.i + 255) / 256 * 256, o = (r.o + 31) / 32 * 32;
       const Quantized w = Quantize(GetFormat(name), o, i, 8);
@@ -262,7 +264,7 @@ TEST(Units, SamePanels) {
 }
 
 TEST_P(PanelsTest, SameBitsFromUnits) {
-  for (const char* name : {"Q4_0", "Q6_K"}) {
+  for (const char* name : kUnitFormats) {
     const int64_t i = 1280, o = 352;
     const Quantized w = Quantize(GetFormat(name), o, i, 9);
     const Units u = ToUnits(w.view);
@@ -284,6 +286,37 @@ TEST_P(PanelsTest, SameBitsFromUnits) {
     DequantizeRows(u.view, 61, 5, rows.data());
     EXPECT_EQ(std::memcmp(rows.data(), w.dense.data() + 61 * i, rows.size() * 4), 0) << name;
   }
+}
+
+// Products with few rows straight from blocks have the bits of those through panels: rows 0 .. n of
+// a product with many.
+TEST_P(PanelsTest, FewRowsAreTheFirstOfMany) {
+  int64_t direct = 0;
+  for (const char* name : {"Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "BF16"}) {
+    const int64_t i = 1280, o = 352, many = 33;
+    const Quantized w = Quantize(GetFormat(name), o, i, 12);
+    const bool units = std::string(name) != "BF16";
+    const Units u = units ? ToUnits(w.view) : Units{};
+    const WeightView& view = units ? u.view : w.view;
+    direct +=
+        FindFewRowsFunction(view.format, std::get<0>(GetParam()), compute_, view.layout) != nullptr;
+    const std::vector<float> x = Values(many * i, 13), before = Values(many * o, 14);
+    for (const bool add : {false, true}) {
+      std::vector<float> y = before;
+      GemmForward(x.data(), many, view, y.data(), add, compute_);
+      for (int threads : {1, 3}) {
+        SetThreads(threads);
+        for (int64_t n = 1; n <= kMostFewRows + 1; ++n) {
+          std::vector<float> part(before.begin(), before.begin() + n * o);
+          GemmForward(x.data(), n, view, part.data(), add, compute_);
+          EXPECT_EQ(std::memcmp(part.data(), y.data(), part.size() * 4), 0)
+              << name << " " << n << " rows, add " << add;
+        }
+      }
+    }
+  }
+  const bool pairs = std::get<0>(GetParam()) == Isa::kAvx512Bf16 && compute_ == Compute::kBfloat16;
+  EXPECT_EQ(direct, pairs ? 6 : 0);
 }
 
 // A copy on any number of threads; every row is reported once, after it was copied.
@@ -315,7 +348,7 @@ TEST(Units, OnlyWhereTheyFit) {
   EXPECT_FALSE(WantsUnits(odd.view));
   std::vector<uint8_t> out(odd.bytes.size());
   EXPECT_THROW(CopyToUnits(odd.view, 0, 32, out.data()), Error);
-  const Quantized other = Quantize(GetFormat("Q8_0"), 64, 64, 1);
+  const Quantized other = Quantize(GetFormat("Q4_1"), 64, 64, 1);
   EXPECT_FALSE(WantsUnits(other.view));
   const Quantized good = Quantize(GetFormat("Q4_0"), 64, 64, 1);
   out.resize(good.bytes.size());
