@@ -14,11 +14,14 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;
 
+constexpr int64_t kPieceBytes = int64_t{32} << 20;  // of a record on disk
+
 int64_t RowsOf(const Shape& shape) { return shape.rank > 0 ? shape[0] : 1; }
 int64_t ColsOf(const Shape& shape) { return RowsOf(shape) > 0 ? shape.size() / RowsOf(shape) : 0; }
 
+// x as a form keeps it, [rows, elements of a row].
 Tensor ToBf16(const Tensor& x) {
-  Tensor kept(x.shape(), DType::kBf16);
+  Tensor kept({RowsOf(x.shape()), ColsOf(x.shape())}, DType::kBf16);
   const float* from = x.data();
   uint16_t* to = kept.data<uint16_t>();
   std::atomic<bool> exact{true};
@@ -39,57 +42,69 @@ Tensor ToBf16(const Tensor& x) {
   return kept;
 }
 
-Tensor FromBf16(const Tensor& kept, const Shape& shape) {
-  Tensor x(shape);
+void FromBf16(const Tensor& kept, Tensor* x) {
   const uint16_t* from = kept.data<uint16_t>();
-  float* to = x.data();
+  float* to = x->data();
   ParallelFor(
-      x.size(),
+      x->size(),
       [&](Range r) {
         for (int64_t i = r.begin; i < r.end; ++i) to[i] = F32FromBf16(from[i]);
       },
       kGrain);
-  return x;
 }
 
-// Rows of int8 values, then the rows' scales.
+// A row is its values, then its scale.
 Tensor ToInt8(const Tensor& x) {
   const int64_t rows = RowsOf(x.shape()), cols = ColsOf(x.shape());
-  Tensor kept(Shape{StashBytes(StashForm::kInt8, rows, cols)}, DType::kI8);
+  Tensor kept({rows, StashBytes(StashForm::kInt8, 1, cols)}, DType::kI8);
   const float* from = x.data();
-  int8_t* to = kept.data<int8_t>();
-  int8_t* const scales = to + rows * cols;
+  int8_t* const bytes = kept.data<int8_t>();
   ParallelFor(rows, [&](Range r) {
     for (int64_t n = r.begin; n < r.end; ++n) {
       const float* row = from + n * cols;
+      int8_t* const to = bytes + n * kept.shape()[1];
       float most = 0;
       for (int64_t c = 0; c < cols; ++c) most = std::max(most, std::fabs(row[c]));
       const float scale = most / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-      std::memcpy(scales + n * 4, &scale, 4);
       for (int64_t c = 0; c < cols; ++c) {
         const float q = std::nearbyint(row[c] * inverse);
-        to[n * cols + c] = static_cast<int8_t>(std::clamp(q, -127.0f, 127.0f));
+        to[c] = static_cast<int8_t>(std::clamp(q, -127.0f, 127.0f));
       }
+      std::memcpy(to + cols, &scale, 4);
     }
   });
   return kept;
 }
 
-Tensor FromInt8(const Tensor& kept, const Shape& shape) {
-  Tensor x(shape);
-  const int64_t rows = RowsOf(shape), cols = ColsOf(shape);
-  const int8_t* from = kept.data<int8_t>();
-  float* to = x.data();
+void FromInt8(const Tensor& kept, Tensor* x) {
+  const int64_t rows = RowsOf(x->shape()), cols = ColsOf(x->shape());
+  const int8_t* const bytes = kept.data<int8_t>();
+  float* const values = x->data();
   ParallelFor(rows, [&](Range r) {
     for (int64_t n = r.begin; n < r.end; ++n) {
+      const int8_t* from = bytes + n * kept.shape()[1];
+      float* to = values + n * cols;
       float scale;
-      std::memcpy(&scale, from + rows * cols + n * 4, 4);
-      for (int64_t c = n * cols; c < (n + 1) * cols; ++c) {
-        to[c] = scale * static_cast<float>(from[c]);
-      }
+      std::memcpy(&scale, from + cols, 4);
+      for (int64_t c = 0; c < cols; ++c) to[c] = scale * static_cast<float>(from[c]);
     }
   });
-  return x;
+}
+
+Tensor Keep(const Tensor& x, StashForm form) {
+  if (form == StashForm::kBf16) return ToBf16(x);
+  if (form == StashForm::kInt8) return ToInt8(x);
+  return x.Reshaped({RowsOf(x.shape()), ColsOf(x.shape())});
+}
+
+void CopyBytes(const Tensor& from, Tensor to) {
+  ParallelFor(
+      from.byte_size(),
+      [&](Range r) {
+        std::memcpy(to.data<uint8_t>() + r.begin, from.data<uint8_t>() + r.begin,
+                    static_cast<size_t>(r.end - r.begin));
+      },
+      1 << 18);
 }
 
 }  // namespace
@@ -108,34 +123,83 @@ int64_t StashBytes(StashForm form, int64_t rows, int64_t cols) {
 
 Stash::Stash(const Tensor& x, const StashPolicy& policy)
     : shape_(x.shape()), form_(policy.form), file_(policy.file) {
-  bytes_ = form_ == StashForm::kFloat32 ? x : form_ == StashForm::kBf16 ? ToBf16(x) : ToInt8(x);
-  if (file_) record_ = file_->Push(std::move(bytes_));
+  const int64_t rows = RowsOf(shape_);
+  if (!file_ || rows == 0) {
+    file_ = nullptr;
+    bytes_ = Keep(x, form_);
+    return;
+  }
+  piece_rows_ = std::max<int64_t>(1, kPieceBytes / StashBytes(form_, 1, ColsOf(shape_)));
+  const Tensor whole = x.Reshaped({rows, ColsOf(shape_)});
+  for (int64_t first = 0; first < rows; first += piece_rows_) {
+    records_.push_back(
+        file_->Push(Keep(whole.Rows(first, std::min(piece_rows_, rows - first)), form_)));
+  }
 }
 
-Stash::~Stash() {
-  if (record_ >= 0) file_->Drop(record_);
+Stash::~Stash() { DropRecords(); }
+
+void Stash::DropRecords() {
+  for (const int64_t record : records_) file_->Drop(record);
+  records_.clear();
 }
 
 Stash::Stash(Stash&& other) noexcept { *this = std::move(other); }
 
 Stash& Stash::operator=(Stash&& other) noexcept {
-  if (record_ >= 0) file_->Drop(record_);
+  if (this == &other) return *this;
+  DropRecords();
   shape_ = other.shape_;
   form_ = other.form_;
   bytes_ = std::move(other.bytes_);
   file_ = std::move(other.file_);
-  record_ = std::exchange(other.record_, -1);
+  records_ = std::exchange(other.records_, {});
+  piece_rows_ = other.piece_rows_;
   return *this;
 }
 
+void Stash::Load() {
+  if (records_.size() > 1) {
+    const int64_t rows = RowsOf(shape_), cols = ColsOf(shape_);
+    const DType type = form_ == StashForm::kFloat32 ? DType::kF32
+                       : form_ == StashForm::kBf16  ? DType::kBf16
+                                                    : DType::kI8;
+    bytes_ = Tensor({rows, form_ == StashForm::kInt8 ? cols + 4 : cols}, type);
+    while (records_.size() > 1) {
+      const int64_t first = static_cast<int64_t>(records_.size() - 1) * piece_rows_;
+      CopyBytes(file_->Pop(records_.back()),
+                bytes_.Rows(first, std::min(piece_rows_, rows - first)));
+      records_.pop_back();
+    }
+    CopyBytes(file_->Pop(records_[0]), bytes_.Rows(0, piece_rows_));
+    records_.clear();
+  } else if (!records_.empty()) {
+    bytes_ = file_->Pop(records_[0]);
+    records_.clear();
+  }
+}
+
+Tensor Stash::Rows(int64_t first, int64_t count) const {
+  LAPIDARY_CHECK(bytes_.defined(), "Stash: must be loaded and not taken; got neither");
+  const Tensor kept = bytes_.Rows(first, count);
+  Shape shape = shape_;
+  if (shape.rank > 0) shape.dims[0] = count;
+  if (form_ == StashForm::kFloat32) return kept.Reshaped(shape);
+  Tensor x(shape);
+  if (form_ == StashForm::kBf16) {
+    FromBf16(kept, &x);
+  } else {
+    FromInt8(kept, &x);
+  }
+  return x;
+}
+
 Tensor Stash::Take() {
-  if (record_ >= 0) bytes_ = file_->Pop(std::exchange(record_, -1));
-  const Tensor kept = std::move(bytes_);
+  Load();
+  LAPIDARY_CHECK(bytes_.defined(), "Stash: must be taken once; got a second time");
+  Tensor x = Rows(0, RowsOf(shape_));
   bytes_ = Tensor();
-  LAPIDARY_CHECK(kept.defined(), "Stash: must be taken once; got a second time");
-  return form_ == StashForm::kFloat32 ? kept
-         : form_ == StashForm::kBf16  ? FromBf16(kept, shape_)
-                                      : FromInt8(kept, shape_);
+  return x;
 }
 
 }  // namespace lapidary

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "autograd/tensor.h"
 
@@ -53,7 +54,8 @@ struct StashPolicy {
   std::shared_ptr<StashFile> file;  // null: in memory
 };
 
-// One kept tensor. Movable; dropped without Take, it leaves nothing behind.
+// One kept tensor. Movable; dropped without Take, it leaves nothing behind. On disk it is written
+// and read in records of some 32 MB, so that what waits for the disk is small beside it.
 class Stash {
  public:
   Stash() = default;
@@ -66,12 +68,20 @@ class Stash {
   // The tensor again, f32. Once.
   Tensor Take();
 
+  // Brings the tensor into memory in the form that it is kept in; then Rows gives rows [first,
+  // first + count) of it, f32, as often as wanted. (What is in memory needs no Load.)
+  void Load();
+  Tensor Rows(int64_t first, int64_t count) const;
+
  private:
+  void DropRecords();
+
   Shape shape_;
   StashForm form_ = StashForm::kFloat32;
-  Tensor bytes_;  // in memory
+  Tensor bytes_;  // in memory: [rows, elements of a row]
   std::shared_ptr<StashFile> file_;
-  int64_t record_ = -1;  // on disk
+  std::vector<int64_t> records_;  // on disk, of piece_rows_ rows each
+  int64_t piece_rows_ = 0;
 };
 
 }  // namespace lapidary

@@ -45,6 +45,12 @@ Tensor Tensor::Zeros(const Shape& shape, DType dtype) {
   return t;
 }
 
+Tensor Tensor::WithoutBytes(const Shape& shape) {
+  Tensor t;
+  t.shape_ = shape;
+  return t;
+}
+
 Tensor Tensor::FromFloats(const Shape& shape, const float* values) {
   Tensor t(shape);
   std::memcpy(t.data(), values, static_cast<size_t>(t.byte_size()));

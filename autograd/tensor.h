@@ -35,6 +35,8 @@ class Tensor {
   // Contents are undefined until written.
   explicit Tensor(const Shape& shape, DType dtype = DType::kF32);
   static Tensor Zeros(const Shape& shape, DType dtype = DType::kF32);
+  // A shape without bytes, as after Release().
+  static Tensor WithoutBytes(const Shape& shape);
   static Tensor FromFloats(const Shape& shape, const float* values);
 
   bool defined() const { return bytes_ != nullptr; }

@@ -26,7 +26,8 @@ struct ActivationPolicy {
   std::vector<LayerPolicy> layers;  // empty: LayerPolicy{} for all
   bool int8 = false;    // inputs as int8 with a scale per row (lossy); else bf16 in bfloat16
                         // compute, float32 in float32 compute
-  int64_t chunk = 512;  // tokens of the feed-forward stage at a time, a multiple of 64
+  int64_t chunk = 512;  // tokens at a time of what is row by row, a multiple of 64
+  bool split_attention = false;  // attention group by group (attention_core.h)
   bool stream_base = false;  // the weights of layers do not stay resident when others are computed
   std::shared_ptr<StashFile> file;  // where inputs on disk go; must be set if a layer says so
 

@@ -81,8 +81,7 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
   Var o = c.cache ? CachedAttention(c, full, q, k, v)
                   : Attention(std::move(q), std::move(k), std::move(v), full ? c.full : c.sliding,
                               1.0f, /*round_to_bf16=*/false);
-  o = o.Reshaped({o.shape()[0], c.num_attention_heads * d});
-  return Forward(layer.o_proj, std::move(o), c.linear);
+  return o.Reshaped({o.shape()[0], c.num_attention_heads * d});
 }
 
 Var FeedForward(Layer& layer, Var x, const LinearContext& context) {
@@ -93,31 +92,37 @@ Var FeedForward(Layer& layer, Var x, const LinearContext& context) {
 
 }  // namespace
 
+RowsContext::RowsContext(const LinearContext& whole, int64_t first, int64_t count)
+    : linear_(whole) {
+  if (!whole.step_positions || count >= static_cast<int64_t>(whole.step_positions->size())) return;
+  const auto begin = whole.step_positions->begin() + first;
+  positions_.assign(begin, begin + count);
+  linear_.step_positions = &positions_;
+}
+
 Var AttentionStage(Layer& layer, Var h, const LayerContext& c) {
-  Tape& tape = h.tape();
-  Var attended =
-      SelfAttention(layer, RmsNorm(h, tape.Leaf(layer.input_layernorm), c.rms_norm_eps), c);
-  attended =
-      RmsNorm(std::move(attended), tape.Leaf(layer.post_attention_layernorm), c.rms_norm_eps);
+  const int64_t first = c.last_only ? h.shape()[0] - 1 : 0;
+  Var o = SelfAttention(layer, RmsNorm(h, h.tape().Leaf(layer.input_layernorm), c.rms_norm_eps), c);
   if (c.last_only) h = LastRow(h);
+  return OutputStage(layer, std::move(h), std::move(o), first, c);
+}
+
+Var OutputStage(Layer& layer, Var h, Var o, int64_t first, const LayerContext& c) {
+  const RowsContext rows(c.linear, first, h.shape()[0]);
+  Var attended = Forward(layer.o_proj, std::move(o), rows.linear());
+  attended =
+      RmsNorm(std::move(attended), h.tape().Leaf(layer.post_attention_layernorm), c.rms_norm_eps);
   return Add(std::move(h), std::move(attended));
 }
 
 Var FeedForwardStage(Layer& layer, Var h, int64_t first, const LayerContext& c) {
   Tape& tape = h.tape();
-  const int64_t n = h.shape()[0];
-  LinearContext linear = c.linear;
-  std::vector<int64_t> positions;  // dropout counts tokens by their place in the step
-  if (linear.step_positions && n < static_cast<int64_t>(linear.step_positions->size())) {
-    const auto begin = linear.step_positions->begin() + first;
-    positions.assign(begin, begin + n);
-    linear.step_positions = &positions;
-  }
+  const RowsContext rows(c.linear, first, h.shape()[0]);
   const Var x = RmsNorm(h, tape.Leaf(layer.pre_feedforward_layernorm), c.rms_norm_eps);
-  const Var fed = FeedForward(layer, x, linear);
+  const Var fed = FeedForward(layer, x, rows.linear());
   h = Add(h, RmsNorm(fed, tape.Leaf(layer.post_feedforward_layernorm), c.rms_norm_eps));
   h = Scale(h, layer.layer_scalar);
-  return linear.compute == Compute::kBfloat16 ? RoundBf16(h) : h;
+  return c.linear.compute == Compute::kBfloat16 ? RoundBf16(h) : h;
 }
 
 Var Forward(Layer& layer, Var h, const LayerContext& context) {

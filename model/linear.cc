@@ -54,6 +54,16 @@ bool Fuses(const Linear& linear, const LinearContext& context) {
   return !linear.w.param && !Drops(linear, context) && !(linear.lora && linear.lora->magnitude);
 }
 
+AdaptedWeight Adapted(Linear& linear, Tape& tape) {
+  AdaptedWeight w = {linear.w.view, Var(), Var(), 1};
+  if (Lora* lora = linear.lora.get()) {
+    w.a = tape.Leaf(lora->a);
+    w.b = tape.Leaf(lora->b);
+    w.scale = lora->scale;
+  }
+  return w;
+}
+
 // Trainable weights, dropout and DoRA, from products on their own.
 Var Composed(Linear& linear, Var x, const LinearContext& context) {
   if (!linear.lora) return Base(linear, x, context.compute);
@@ -96,13 +106,7 @@ std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearCo
   Tape& tape = x.tape();
   std::vector<AdaptedWeight> fused;
   for (Linear* linear : linears) {
-    if (!Fuses(*linear, context)) continue;
-    fused.push_back({linear->w.view, Var(), Var()});
-    if (Lora* lora = linear->lora.get()) {
-      fused.back().a = tape.Leaf(lora->a);
-      fused.back().b = tape.Leaf(lora->b);
-      fused.back().scale = lora->scale;
-    }
+    if (Fuses(*linear, context)) fused.push_back(Adapted(*linear, tape));
   }
   std::vector<Var> products;
   if (!fused.empty()) products = MatMulGroup(x, fused, context.compute);
@@ -122,6 +126,62 @@ std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearCo
 Var Forward(Linear& linear, Var x, const LinearContext& context) {
   Linear* const one = &linear;
   return Forward({&one, 1}, x, context)[0];
+}
+
+std::vector<Var> ForwardForGradient(std::span<Linear* const> linears, Var x,
+                                    const LinearContext& context) {
+  Tape& tape = x.tape();
+  const auto fuses = [&](const Linear& linear) { return Fuses(linear, context) && !linear.bias; };
+  std::vector<AdaptedWeight> fused;
+  for (Linear* linear : linears) {
+    if (fuses(*linear)) fused.push_back(Adapted(*linear, tape));
+  }
+  std::vector<Var> products;
+  if (!fused.empty()) products = MatMulGroup(x, fused, context.compute, /*values=*/false);
+  std::vector<Var> ys;
+  size_t next = 0;
+  for (Linear* linear : linears) {
+    if (fuses(*linear)) {
+      ys.push_back(products[next++]);
+    } else if (linear->w.param && !linear->lora && !linear->bias) {
+      ys.push_back(MatMul(x, tape.Leaf(*linear->w.param), context.compute, /*values=*/false));
+    } else {
+      ys.push_back(Forward(*linear, x, context));
+    }
+  }
+  return ys;
+}
+
+bool RowsApart(const Linear& linear, int64_t unit, const LinearContext& context) {
+  constexpr int64_t kUnitRows = 32;  // of WeightLayout::kUnits
+  return Fuses(linear, context) && !linear.bias && linear.w.rows() % unit == 0 &&
+         (linear.w.view.layout == WeightLayout::kRows || unit % kUnitRows == 0);
+}
+
+std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor& x,
+                                const LinearContext& context) {
+  Tape tape(Tape::Mode::kNoGrad);
+  std::vector<AdaptedWeight> weights;
+  for (const LinearRows& part : parts) {
+    const Linear& linear = *part.linear;
+    LAPIDARY_CHECK(RowsApart(linear, part.count, context) && part.first % part.count == 0,
+                   linear.path, ": output features ", part.first, " + ", part.count,
+                   " must be computable apart; got a weight or an adapter that are not");
+    WeightView view = linear.w.view;
+    view.data = static_cast<const uint8_t*>(view.data) + part.first * view.row_bytes;
+    view.rows = part.count;
+    weights.push_back({view, Var(), Var(), 1});
+    if (const Lora* lora = linear.lora.get()) {
+      weights.back().a = tape.Constant(lora->a.value);
+      weights.back().b = tape.Constant(lora->b.value.Rows(part.first, part.count));
+      weights.back().scale = lora->scale;
+    }
+  }
+  std::vector<Tensor> ys;
+  for (const Var& y : MatMulGroup(tape.Constant(x), weights, context.compute)) {
+    ys.push_back(y.value());
+  }
+  return ys;
 }
 
 Tensor AdaptedRowNorms(const Linear& linear) {

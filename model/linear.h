@@ -68,6 +68,23 @@ Var Forward(Linear& linear, Var x, const LinearContext& context);
 // of x are summed inside the products. The values are those of separate calls, bit for bit.
 std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearContext& context);
 
+// The same for their gradients alone: values that no gradient reads are left out (the Vars have
+// shapes, and may have no bytes), so that nothing is multiplied but what the gradients need.
+std::vector<Var> ForwardForGradient(std::span<Linear* const> linears, Var x,
+                                    const LinearContext& context);
+
+// Some output features of a linear.
+struct LinearRows {
+  Linear* linear = nullptr;
+  int64_t first = 0, count = 0;
+};
+// Whether runs of `unit` output features can be computed apart: a frozen weight that holds them
+// together, without dropout, DoRA or a bias.
+bool RowsApart(const Linear& linear, int64_t unit, const LinearContext& context);
+// Those features of Forward, bit for bit, without gradients: [N, count] each, packing x once.
+std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor& x,
+                                const LinearContext& context);
+
 // Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its
 // magnitudes.
 Tensor AdaptedRowNorms(const Linear& linear);

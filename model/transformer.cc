@@ -5,11 +5,11 @@
 
 #include "autograd/base/file.h"
 #include "autograd/base/float16.h"
-#include "autograd/checkpoint.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/norm.h"
 #include "model/decoder_layer.h"
 #include "model/embedders.h"
+#include "model/layer_op.h"
 
 namespace lapidary {
 namespace {
@@ -101,14 +101,6 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
   return bf16 ? RoundBf16(h) : h;
 }
 
-std::vector<Param*> TrainableOf(Layer& layer) {
-  std::vector<Param*> params;
-  ForEachParam(layer, [&](Param& p) {
-    if (p.trainable) params.push_back(&p);
-  });
-  return params;
-}
-
 // Layers before and after this one give their pages back.
 void DropNeighbours(Transformer& model, size_t index) {
   for (const size_t other : {index - 1, index + 1}) {
@@ -123,35 +115,23 @@ void DropNeighbours(Transformer& model, size_t index) {
   }
 }
 
-// One layer without a cache, keeping for its gradient what the policy says. Without a tape nothing
-// is kept, and the rows of the feed-forward stage go in chunks all the same.
+// One layer without a cache, keeping for its gradient what the policy says.
 Var ForwardLayer(Transformer& model, size_t index, Var h,
-                 const std::shared_ptr<const LayerContext>& shared,
-                 const std::shared_ptr<std::vector<int64_t>>& step_positions,
-                 const LayerPolicy& keep, const ActivationPolicy& policy) {
-  Layer& layer = model.layers[index];
-  Tape& tape = h.tape();
-  const bool records = tape.mode() == Tape::Mode::kRecord;
-  if (records && keep.keep == LayerKeep::kEverything) return Forward(layer, std::move(h), *shared);
-  const auto first = [&model, index, shared, step_positions, stream = policy.stream_base](
-                         Tape&, std::span<const Var> in) {
-    if (stream) DropNeighbours(model, index);
-    return AttentionStage(model.layers[index], in[0], *shared);
-  };
-  RowsBody feed_forward = {[&layer, shared, step_positions](Tape&, Var rows, int64_t first) {
-                             return FeedForwardStage(layer, std::move(rows), first, *shared);
-                           },
-                           policy.chunk};
-  if (records && keep.keep == LayerKeep::kAttention) {
-    return CheckpointRows(tape, std::move(feed_forward),
-                          AttentionStage(layer, std::move(h), *shared), TrainableOf(layer));
+                 const std::shared_ptr<const LayerContext>& shared, const LayerPolicy& keep,
+                 const ActivationPolicy& policy) {
+  LayerPass pass;
+  pass.layer = &model.layers[index];
+  pass.context = shared;
+  pass.keep = keep.keep;
+  pass.chunk = policy.chunk;
+  pass.split = policy.split_attention;
+  if (shared->linear.compute == Compute::kBfloat16) pass.stash.form = StashForm::kBf16;
+  if (keep.keep == LayerKeep::kInput) {
+    if (policy.int8) pass.stash.form = StashForm::kInt8;
+    if (keep.on_disk) pass.stash.file = policy.file;
+    if (policy.stream_base) pass.enter = [&model, index] { DropNeighbours(model, index); };
   }
-  StashPolicy stash;
-  if (shared->linear.compute == Compute::kBfloat16) stash.form = StashForm::kBf16;
-  if (policy.int8) stash.form = StashForm::kInt8;
-  if (keep.on_disk) stash.file = policy.file;
-  return Checkpoint(tape, first, {std::move(h)}, TrainableOf(layer), stash,
-                    std::move(feed_forward));
+  return RunLayer(std::move(pass), std::move(h));
 }
 
 }  // namespace
@@ -167,15 +147,15 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
   const bool hf_rule = options.image_mask == ImageMask::kHfForward;
   const int64_t past = options.cache ? options.cache->length : 0;
 
-  // Shared with the layers' checkpoints, which run after this function has returned.
-  auto step_positions = std::make_shared<std::vector<int64_t>>(input.step_positions);
-  if (step_positions->empty()) {
-    step_positions->resize(input.size());
-    std::iota(step_positions->begin(), step_positions->end(), int64_t{0});
-  }
+  // Shared with the layers' gradients, which run after this function has returned.
   auto shared = std::make_shared<LayerContext>();
+  shared->step_positions = input.step_positions;
+  if (shared->step_positions.empty()) {
+    shared->step_positions.resize(input.size());
+    std::iota(shared->step_positions.begin(), shared->step_positions.end(), int64_t{0});
+  }
   shared->linear = {
-      options.compute, options.training, {options.seed, options.step, 0}, step_positions.get()};
+      options.compute, options.training, {options.seed, options.step, 0}, &shared->step_positions};
   shared->rms_norm_eps = static_cast<float>(text.rms_norm_eps);
   shared->num_attention_heads = text.num_attention_heads;
   shared->positions = Positions(input, past);
@@ -205,7 +185,7 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
       cached.last_only = options.last_only && i + 1 == model.layers.size();
       h = Forward(layer, std::move(h), cached);
     } else {
-      h = ForwardLayer(model, i, std::move(h), shared, step_positions,
+      h = ForwardLayer(model, i, std::move(h), shared,
                        options.gradient_checkpointing ? policy.Of(i) : keep_all, policy);
     }
     if (options.hidden_states && i + 1 < model.layers.size())
@@ -226,7 +206,7 @@ Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
   Weight& head = model.head();
   if (head.param)
     return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats);
-  return CrossEntropyFrozen(hidden, head.view, targets, weights, options, stats);
+  return CrossEntropyFrozen(std::move(hidden), head.view, targets, weights, options, stats);
 }
 
 std::vector<Param*> TrainableParams(Transformer& model) {

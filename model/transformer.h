@@ -64,9 +64,9 @@ struct ForwardOptions {
   bool training = false;                // dropout acts
   bool gradient_checkpointing = false;  // forget what layers compute, as `activations` says
   const ActivationPolicy* activations = nullptr;  // null: inputs of layers are kept, in memory
-  uint64_t seed = 0, step = 0;          // of dropout
-  KvCache* cache = nullptr;             // generation: keys and values seen before; no gradients
-  bool last_only = false;  // with a cache: only the last token's hidden state, [1, C], is wanted
+  uint64_t seed = 0, step = 0;                    // of dropout
+  KvCache* cache = nullptr;  // generation: keys and values seen before; no gradients
+  bool last_only = false;    // with a cache: only the last token's hidden state, [1, C], is wanted
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's
                                                  // output, the last one after the final norm
 };

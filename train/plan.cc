@@ -177,20 +177,27 @@ ActivationPolicy MakePolicy(const TrainConfig& config, int64_t layers, int64_t w
   return policy;
 }
 
+// How layers are computed, fastest first.
+struct Cut {
+  int64_t chunk = 512;
+  bool split = false, stream = false;
+};
+
 // Fills the parts that a policy decides; true if the whole fits.
 class Chooser {
  public:
   Chooser(const TrainConfig& config, Rehearsal* rehearsal, MemoryPlan* plan)
       : config_(config), rehearsal_(*rehearsal), plan_(*plan) {}
 
-  bool Try(int64_t whole, int64_t attention, int64_t disk, int64_t chunk, bool stream) {
+  bool Try(int64_t whole, int64_t attention, int64_t disk, const Cut& cut) {
     ActivationPolicy policy =
-        MakePolicy(config_, rehearsal_.layers(), whole, attention, disk, chunk);
-    policy.stream_base = stream;
+        MakePolicy(config_, rehearsal_.layers(), whole, attention, disk, cut.chunk);
+    policy.split_attention = cut.split;
+    policy.stream_base = cut.stream;
     const Peak peak = rehearsal_.Run(policy);
     MemoryPlan plan = plan_;
     MemoryParts& parts = plan.parts;
-    if (stream) parts.base = rehearsal_.streamed();
+    if (cut.stream) parts.base = rehearsal_.streamed();
     const int64_t kept = rehearsal_.layers() - whole - attention;
     const int64_t input = StashBytes(FormOf(config_), plan.tokens, rehearsal_.hidden());
     const int64_t on_disk = std::min(disk, kept);
@@ -227,26 +234,20 @@ class Chooser {
 
   bool Choose() {
     const int64_t layers = rehearsal_.layers();
-    if (!config_.gradient_checkpointing) return Try(layers, 0, 0, kChunks[0], false);
-    const bool disk_only = config_.activation_offload == "disk";
-    const int64_t some = disk_only ? layers : 0;
-    const int64_t most = config_.activation_offload == "memory" ? 0 : layers;
+    if (!config_.gradient_checkpointing) return Try(layers, 0, 0, {});
+    const bool may_disk = config_.activation_offload != "memory";
+    const bool must_disk = config_.activation_offload == "disk";
     for (const bool stream : {false, true}) {
       if (stream && !rehearsal_.streamable()) break;
       for (const int64_t chunk : kChunks) {
-        if (!Try(0, 0, some, chunk, stream)) continue;
-        if (stream || chunk != kChunks[0]) return true;
-        const int64_t whole =
-            Most(layers, [&](int64_t n) { return Try(n, 0, some, chunk, stream); });
-        Most(layers - whole, [&](int64_t n) { return Try(whole, n, some, chunk, stream); });
-        return true;
-      }
-      // The fewest inputs on disk that do.
-      if (most > 0 && !disk_only) {
-        for (const int64_t chunk : kChunks) {
-          if (!Try(0, 0, layers, chunk, stream)) continue;
-          Most(layers, [&](int64_t n) { return Try(0, 0, layers - n, chunk, stream); });
-          return true;
+        for (const bool disk : {false, true}) {
+          if (disk ? !may_disk : must_disk) continue;
+          for (const bool split : {false, true}) {
+            const Cut cut = {chunk, split, stream};
+            if (!Try(0, 0, disk ? layers : 0, cut)) continue;
+            Improve(cut, disk && !must_disk, must_disk ? layers : 0);
+            return true;
+          }
         }
       }
     }
@@ -257,6 +258,18 @@ class Chooser {
 
  private:
   static constexpr int64_t kChunks[] = {512, 256, 128, 64};
+
+  // A cut that fits leaves room: fewer inputs on disk, or layers that keep more.
+  void Improve(const Cut& cut, bool fewer_on_disk, int64_t on_disk) {
+    const int64_t layers = rehearsal_.layers();
+    if (fewer_on_disk) {
+      Most(layers, [&](int64_t n) { return Try(0, 0, layers - n, cut); });
+      return;
+    }
+    if (cut.stream || cut.chunk != kChunks[0]) return;
+    const int64_t whole = Most(layers, [&](int64_t n) { return Try(n, 0, on_disk, cut); });
+    Most(layers - whole, [&](int64_t n) { return Try(whole, n, on_disk, cut); });
+  }
 
   const TrainConfig& config_;
   Rehearsal& rehearsal_;
@@ -367,6 +380,7 @@ std::string PolicyText(const MemoryPlan& plan, const TrainConfig& config) {
   add(counts.memory, StrCat("by its input (", form, ") in memory"));
   add(counts.attention, "with the attention stage kept");
   add(counts.whole, "kept whole");
+  if (plan.policy.split_attention) text += ", attention group by group";
   if (plan.policy.stream_base) text += ", base streamed from its file";
   return text;
 }
@@ -404,6 +418,7 @@ nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& confi
           {"tokens", plan.tokens},
           {"tokens_per_step", plan.tokens_per_step},
           {"chunk", plan.policy.chunk},
+          {"attention_split", plan.policy.split_attention},
           {"base_streamed", plan.policy.stream_base},
           {"policy", PolicyText(plan, config)},
           {"layers", layers}};
@@ -428,7 +443,7 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
   row("layer inputs", p.layer_inputs,
       plan.disk > 0 ? StrCat("in memory; ", Gigabytes(plan.disk), " on disk") : "in memory");
   row("activations", p.activations,
-      StrCat("at the peak of a step; feed-forward ", plan.policy.chunk, " tokens at a time"));
+      StrCat("at the peak of a step; ", plan.policy.chunk, " tokens at a time"));
   row("workspace", p.workspace, "of matrix products");
   row("program", p.program, "code, libraries, tokenizer");
   row("data", p.data, "samples built ahead");

@@ -51,9 +51,8 @@ StepResult StepGradients(Transformer& model, const std::vector<Param*>& params,
     position += input.size();
     Tape tape;
     TokenStats stats;
-    const Var hidden = Forward(model, tape, input, options.forward);
-    const Var sum = LossSum(model, hidden, batch.targets, batch.weights, options.forward.compute,
-                            options.loss_chunk, &stats);
+    const Var sum = LossSum(model, Forward(model, tape, input, options.forward), batch.targets,
+                            batch.weights, options.forward.compute, options.loss_chunk, &stats);
     const double loss = sum.data()[0];
     LAPIDARY_CHECK(std::isfinite(loss), Records(batch.names), ": the loss must be finite; got ",
                    loss, kTryRate);

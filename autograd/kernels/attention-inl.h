@@ -94,13 +94,10 @@ HWY_INLINE void SetRow(const float* x, int64_t width, int64_t padded, int64_t ro
   });
 }
 
-// x[width] += row `row` of a matrix in panels.
-HWY_INLINE void AddRow(const float* panels, int64_t padded, int64_t row, int64_t width, float* x) {
+// x[width] <- row `row` of a matrix in panels.
+HWY_INLINE void GetRow(const float* panels, int64_t padded, int64_t row, int64_t width, float* x) {
   ForPanels(padded, [&](int64_t at, int64_t column, int64_t panel) LAPIDARY_INLINE {
-    const float* from = panels + at + row * panel;
-    Sweep(0, std::min(panel, width - column), [&](int64_t i, const auto& io) LAPIDARY_INLINE {
-      io.Store(hn::Add(io.Load(x + column + i), io.Load(from + i)), x + column + i);
-    });
+    std::copy_n(panels + at + row * panel, std::min(panel, width - column), x + column);
   });
 }
 
@@ -377,7 +374,10 @@ void AttentionGradQ(const AttentionArgs& a, Range items) noexcept {
       SetRow(a.q + at, a.width, padded, r, q);
       SetRow(a.dout + at, a.width, padded, r, dout);
     }
-    std::fill_n(dq, PanelFloats(a), 0.0f);
+    if (rows.key_block >= rows.key_end) continue;
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      SetRow(a.dq + RowIndex(a, group, rows.row + r) * a.width, a.width, padded, r, dq);
+    }
     for (int64_t kb = rows.key_block; kb < rows.key_end; ++kb) {
       const AttentionKeyBlock& block = a.key_blocks[kb];
       const KeyPanels panels = PanelsOf(a, group, kb);
@@ -389,9 +389,33 @@ void AttentionGradQ(const AttentionArgs& a, Range items) noexcept {
       Combine(a, rows.rows, {ds, kAttentionKeys, 1}, first, last, panels.keys, dq);
     }
     for (int64_t r = 0; r < rows.rows; ++r) {
-      AddRow(dq, padded, r, a.width, a.dq + RowIndex(a, group, rows.row + r) * a.width);
+      GetRow(dq, padded, r, a.width, a.dq + RowIndex(a, group, rows.row + r) * a.width);
     }
   }
+}
+
+// dk and dv of a key block in panels <- what they are so far, or back.
+template <class Move>
+HWY_INLINE void MoveKeyGradients(const AttentionArgs& a, int64_t group,
+                                 const AttentionKeyBlock& block, const Move& move) {
+  for (int64_t i = 0; i < block.keys; ++i) {
+    const int64_t at = ((block.key + i) * a.groups + group) * a.width;
+    if (a.dk) move(i, a.dk + at, 0);
+    if (a.dv) move(i, a.dv + at, PanelFloats(a));
+  }
+}
+HWY_INLINE void LoadKeyGradients(const AttentionArgs& a, int64_t group,
+                                 const AttentionKeyBlock& block, float* both) {
+  std::fill_n(both, 2 * PanelFloats(a), 0.0f);
+  MoveKeyGradients(a, group, block, [&](int64_t row, const float* x, int64_t offset) {
+    SetRow(x, a.width, PaddedWidth(a), row, both + offset);
+  });
+}
+HWY_INLINE void StoreKeyGradients(const AttentionArgs& a, int64_t group,
+                                  const AttentionKeyBlock& block, const float* both) {
+  MoveKeyGradients(a, group, block, [&](int64_t row, float* x, int64_t offset) {
+    GetRow(both + offset, PaddedWidth(a), row, a.width, x);
+  });
 }
 
 void AttentionGradKV(const AttentionArgs& a, Range items) noexcept {
@@ -407,7 +431,8 @@ void AttentionGradKV(const AttentionArgs& a, Range items) noexcept {
     const int64_t kb = item % a.key_block_count;
     const AttentionKeyBlock& block = a.key_blocks[kb];
     const KeyPanels panels = PanelsOf(a, group, kb);
-    std::fill_n(dk, 2 * PanelFloats(a), 0.0f);
+    if (block.query >= block.query_end) continue;
+    LoadKeyGradients(a, group, block, dk);
     for (int64_t row = block.query * share; row < block.query_end * share; row += kAttentionRows) {
       const int64_t rows = std::min(kAttentionRows, block.query_end * share - row);
       for (int64_t r = 0; r < rows; ++r) {
@@ -421,11 +446,7 @@ void AttentionGradKV(const AttentionArgs& a, Range items) noexcept {
       if (a.dv) Combine(a, block.keys, {s, 1, kAttentionKeys}, 0, rows, dout, dv);
       if (a.dk) Combine(a, block.keys, {ds, 1, kAttentionKeys}, 0, rows, q, dk);
     }
-    for (int64_t i = 0; i < block.keys; ++i) {
-      const int64_t at = ((block.key + i) * a.groups + group) * a.width;
-      if (a.dk) AddRow(dk, padded, i, a.width, a.dk + at);
-      if (a.dv) AddRow(dv, padded, i, a.width, a.dv + at);
-    }
+    StoreKeyGradients(a, group, block, dk);
   }
 }
 
@@ -447,14 +468,14 @@ void AttentionGradGroup(const AttentionArgs& a, Range groups) noexcept {
         const int64_t at = RowIndex(a, group, rows.row + r) * a.width;
         SetRow(a.q + at, a.width, padded, r, q + b * size);
         SetRow(a.dout + at, a.width, padded, r, dout + b * size);
+        SetRow(a.dq + at, a.width, padded, r, dq + b * size);
       }
     }
-    std::fill_n(dq, a.row_block_count * size, 0.0f);
     int64_t first_row_block = 0;  // the first that sees the key block; they never step back
     for (int64_t kb = 0; kb < a.key_block_count; ++kb) {
       const AttentionKeyBlock& block = a.key_blocks[kb];
       const KeyPanels panels = PanelsOf(a, group, kb);
-      std::fill_n(dk, 2 * size, 0.0f);
+      LoadKeyGradients(a, group, block, dk);
       while (first_row_block < a.row_block_count && a.row_blocks[first_row_block].key_end <= kb) {
         ++first_row_block;
       }
@@ -470,16 +491,12 @@ void AttentionGradGroup(const AttentionArgs& a, Range groups) noexcept {
         Combine(a, block.keys, {s, 1, kAttentionKeys}, 0, rows.rows, dout + b * size, dv);
         Combine(a, block.keys, {ds, 1, kAttentionKeys}, 0, rows.rows, q + b * size, dk);
       }
-      for (int64_t i = 0; i < block.keys; ++i) {
-        const int64_t at = ((block.key + i) * a.groups + group) * a.width;
-        AddRow(dk, padded, i, a.width, a.dk + at);
-        AddRow(dv, padded, i, a.width, a.dv + at);
-      }
+      StoreKeyGradients(a, group, block, dk);
     }
     for (int64_t b = 0; b < a.row_block_count; ++b) {
       const AttentionRowBlock& rows = a.row_blocks[b];
       for (int64_t r = 0; r < rows.rows; ++r) {
-        AddRow(dq + b * size, padded, r, a.width,
+        GetRow(dq + b * size, padded, r, a.width,
                a.dq + RowIndex(a, group, rows.row + r) * a.width);
       }
     }

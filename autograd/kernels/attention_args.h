@@ -28,7 +28,7 @@ struct AttentionArgs {
   float *o, *lse;          // [N, H, D], log of the sum of exponentials [N, H]
   const float* dout;       // [N, H, D], bf16 values already where rounded
   float* delta;            // [N, H]: sum over d of dout o
-  float *dq, *dk, *dv;     // added to; dk, dv may be null
+  float *dq, *dk, *dv;     // added to, each element one chain over calls; dk, dv may be null
   const int32_t *lo, *hi;  // [N]
   const AttentionRowBlock* row_blocks;
   const AttentionKeyBlock* key_blocks;

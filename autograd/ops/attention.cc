@@ -20,9 +20,11 @@ Tensor Rounded(const float* x, const Shape& shape, bool round) {
   return y;
 }
 
+// Bytes of packed copies of keys and values at a time.
+constexpr int64_t kPackedBytes = int64_t{64} << 20;
+
 // Key/value groups laid out at a time, so that the packed copies stay small.
 int64_t GroupsAtOnce(const AttentionArgs& a) {
-  constexpr int64_t kPackedBytes = int64_t{64} << 20;
   const int64_t bytes = a.key_block_count * BlockFloats(a) * static_cast<int64_t>(sizeof(float));
   return std::clamp<int64_t>(bytes ? kPackedBytes / bytes : a.groups, 1, a.groups);
 }
@@ -36,10 +38,10 @@ bool WholeGroupsPay(const AttentionArgs& a, int64_t groups) {
          GroupFloats(a) * static_cast<int64_t>(sizeof(float)) <= kMostBytes;
 }
 
-// Calls work(args, groups) for batches of groups whose packed copies are ready.
+// Lays out the blocks that a.key_blocks names of `at_once` groups after the other and calls
+// work(args, groups).
 template <class Work>
-void ForGroups(AttentionArgs a, const Work& work) {
-  const int64_t at_once = GroupsAtOnce(a);
+void ForGroups(AttentionArgs a, int64_t at_once, const Work& work) {
   const int64_t stride = at_once * BlockFloats(a);
   const Tensor packed({a.key_block_count, stride});
   std::vector<float*> blocks(static_cast<size_t>(a.key_block_count));
@@ -53,6 +55,48 @@ void ForGroups(AttentionArgs a, const Work& work) {
   }
 }
 
+void GradientOfGroups(const AttentionArgs& g, int64_t groups) {
+  if (g.dq && g.dk && g.dv && WholeGroupsPay(g, groups)) {
+    ForAttentionItems(groups, g, ActiveKernels().AttentionGradGroup, GroupFloats(g));
+    return;
+  }
+  if (g.dq) ForAttentionItems(groups * g.row_block_count, g, ActiveKernels().AttentionGradQ);
+  if (g.dk || g.dv) {
+    ForAttentionItems(groups * g.key_block_count, g, ActiveKernels().AttentionGradKV);
+  }
+}
+
+// The gradient with some of the key blocks at a time, if one group's copies of all are too many.
+void GradientByKeys(AttentionArgs a) {
+  const int64_t most =
+      std::max<int64_t>(1, kPackedBytes / (BlockFloats(a) * static_cast<int64_t>(sizeof(float))));
+  if (a.key_block_count <= most) {
+    ForGroups(a, GroupsAtOnce(a), GradientOfGroups);
+    return;
+  }
+  const AttentionArgs all = a;
+  std::vector<AttentionRowBlock> rows(all.row_blocks, all.row_blocks + all.row_block_count);
+  for (int64_t first = 0; first < all.key_block_count; first += most) {
+    a.key_block_count = std::min(most, all.key_block_count - first);
+    a.key_blocks = all.key_blocks + first;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const AttentionRowBlock& whole = all.row_blocks[i];
+      rows[i].key_block = std::clamp<int64_t>(whole.key_block - first, 0, a.key_block_count);
+      rows[i].key_end = std::clamp<int64_t>(whole.key_end - first, 0, a.key_block_count);
+    }
+    a.row_blocks = rows.data();
+    ForGroups(a, 1, GradientOfGroups);
+  }
+}
+
+// What q, k and v must be.
+void CheckShapes(const Shape& q, const Shape& k, const Shape& v) {
+  LAPIDARY_CHECK(q.rank == 3 && k.rank == 3 && v == k && q[2] == k[2] && k[1] >= 1 &&
+                     q[1] % k[1] == 0 && q[2] >= 1,
+                 "attention: q must be [N, H, D], k and v [M, G, D], H a multiple of G; got q ", q,
+                 ", k ", k, ", v ", v);
+}
+
 struct AttentionOp {
   static constexpr const char* kName = "attention";
   Tensor q, k, v, o, lse;
@@ -60,72 +104,103 @@ struct AttentionOp {
   float scale;
   bool round;
 
-  void Backward(const float* dy, const InputGrads& d) const {
-    const AttentionPlan plan = MakeAttentionPlan(*spans, q.shape()[1] / k.shape()[1]);
-    AttentionArgs a =
-        MakeAttentionArgs(plan, *spans, q.shape()[1], k.shape()[1], q.shape()[2], scale);
-    a.round = round;
-    const Tensor qr = Rounded(q.data(), q.shape(), round);
-    const Tensor kr = Rounded(k.data(), k.shape(), round);
-    const Tensor vr = Rounded(v.data(), v.shape(), round);
-    const Tensor dr = Rounded(dy, q.shape(), round);
-    const Tensor delta(lse.shape());
-    a.q = round ? qr.data() : q.data();
-    a.k = round ? kr.data() : k.data();
-    a.v = round ? vr.data() : v.data();
-    a.dout = round ? dr.data() : dy;
-    a.o = o.data();
-    a.lse = lse.data();
-    a.delta = delta.data();
-    a.dq = d[0];
-    a.dk = d[1];
-    a.dv = d[2];
-    a.backward = true;
-    ParallelFor(delta.size(), [&](Range r) { ActiveKernels().AttentionDelta(a, r); });
-    ForGroups(a, [](const AttentionArgs& g, int64_t groups) {
-      if (g.dq && g.dk && g.dv && WholeGroupsPay(g, groups)) {
-        ForAttentionItems(groups, g, ActiveKernels().AttentionGradGroup, GroupFloats(g));
-        return;
-      }
-      if (g.dq) {
-        ForAttentionItems(groups * g.row_block_count, g, ActiveKernels().AttentionGradQ);
-      }
-      if (g.dk || g.dv) {
-        ForAttentionItems(groups * g.key_block_count, g, ActiveKernels().AttentionGradKV);
-      }
-    });
+  void Backward(Tensor dy, const InputGrads& d) const {
+    const Tensor dout = dy.Reshaped(q.shape());
+    Tensor delta(lse.shape());
+    const Tensor rounded = Rounded(dout.data(), dout.shape(), round);
+    AttentionDelta(round ? rounded : dout, o, &delta);
+    // Into tensors of their own: a chain from what is there would round at its size, key by key.
+    const Tensor* const inputs[] = {&q, &k, &v};
+    Tensor grads[3];
+    for (int i = 0; i < 3; ++i) {
+      if (d.needed(i)) grads[i] = Tensor::Zeros(inputs[i]->shape());
+    }
+    AttentionBackward(q, k, v, dout, lse, delta, *spans, scale, round,
+                      {grads[0].data(), grads[1].data(), grads[2].data()});
+    for (int i = 0; i < 3; ++i) {
+      if (grads[i].defined()) d.Give(i, std::move(grads[i]));
+    }
   }
 };
 
 }  // namespace
 
-Var Attention(Var q, Var k, Var v, std::shared_ptr<const AttentionSpans> spans, float scale,
-              bool round_to_bf16) {
+AttentionSpans SpansOf(const AttentionSpans& spans, int64_t first, int64_t count) {
+  const auto part = [&](const std::vector<int32_t>& all) {
+    return std::vector<int32_t>(all.begin() + first, all.begin() + first + count);
+  };
+  return {part(spans.lo), part(spans.hi), part(spans.begin)};
+}
+
+void AttentionForward(const Tensor& q, const Tensor& k, const Tensor& v,
+                      const AttentionSpans& spans, float scale, bool round_to_bf16, Tensor* o,
+                      Tensor* lse) {
   const ProfileScope scope(AttentionOp::kName);
   const Shape qs = q.shape(), ks = k.shape();
-  LAPIDARY_CHECK(qs.rank == 3 && ks.rank == 3 && v.shape() == ks && qs[2] == ks[2] && ks[1] >= 1 &&
-                     qs[1] % ks[1] == 0 && qs[2] >= 1,
-                 "attention: q must be [N, H, D], k and v [M, G, D], H a multiple of G; got q ", qs,
-                 ", k ", ks, ", v ", v.shape());
+  CheckShapes(qs, ks, v.shape());
+  CheckSpans(spans, qs[0], ks[0]);
+  const AttentionPlan plan = MakeAttentionPlan(spans, qs[1] / ks[1]);
+  AttentionArgs a = MakeAttentionArgs(plan, spans, qs[1], ks[1], qs[2], scale);
+  a.round = round_to_bf16;
+  const Tensor qr = Rounded(q.data(), qs, round_to_bf16);
+  const Tensor kr = Rounded(k.data(), ks, round_to_bf16);
+  const Tensor vr = Rounded(v.data(), ks, round_to_bf16);
+  a.q = round_to_bf16 ? qr.data() : q.data();
+  a.k = round_to_bf16 ? kr.data() : k.data();
+  a.v = round_to_bf16 ? vr.data() : v.data();
+  a.o = o->data();
+  a.lse = lse->data();
+  ForGroups(a, GroupsAtOnce(a), [](const AttentionArgs& g, int64_t groups) {
+    ForAttentionItems(groups * g.row_block_count, g, ActiveKernels().AttentionForward);
+  });
+}
+
+void AttentionDelta(const Tensor& dout, const Tensor& o, Tensor* delta) {
+  AttentionArgs a = {};
+  a.dout = dout.data();
+  a.o = o.data();
+  a.delta = delta->data();
+  a.width = delta->size() > 0 ? o.size() / delta->size() : 0;
+  LAPIDARY_CHECK(dout.size() == o.size() && a.width * delta->size() == o.size(),
+                 "attention: dout and o must be [N, H, D] for delta [N, H]; got ", dout.shape(),
+                 ", ", o.shape(), " and ", delta->shape());
+  ParallelFor(delta->size(), [&](Range r) { ActiveKernels().AttentionDelta(a, r); });
+}
+
+void AttentionBackward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dout,
+                       const Tensor& lse, const Tensor& delta, const AttentionSpans& spans,
+                       float scale, bool round_to_bf16, const AttentionGradient& gradient) {
+  const ProfileScope scope(AttentionOp::kName, /*backward=*/true);
+  const Shape qs = q.shape(), ks = k.shape();
+  CheckShapes(qs, ks, v.shape());
+  CheckSpans(spans, qs[0], ks[0]);
+  const AttentionPlan plan = MakeAttentionPlan(spans, qs[1] / ks[1]);
+  AttentionArgs a = MakeAttentionArgs(plan, spans, qs[1], ks[1], qs[2], scale);
+  a.round = round_to_bf16;
+  const Tensor qr = Rounded(q.data(), qs, round_to_bf16);
+  const Tensor kr = Rounded(k.data(), ks, round_to_bf16);
+  const Tensor vr = Rounded(v.data(), ks, round_to_bf16);
+  const Tensor dr = Rounded(dout.data(), qs, round_to_bf16);
+  a.q = round_to_bf16 ? qr.data() : q.data();
+  a.k = round_to_bf16 ? kr.data() : k.data();
+  a.v = round_to_bf16 ? vr.data() : v.data();
+  a.dout = round_to_bf16 ? dr.data() : dout.data();
+  a.lse = const_cast<float*>(lse.data());
+  a.delta = const_cast<float*>(delta.data());
+  a.dq = gradient.dq;
+  a.dk = gradient.dk;
+  a.dv = gradient.dv;
+  a.backward = true;
+  GradientByKeys(a);
+}
+
+Var Attention(Var q, Var k, Var v, std::shared_ptr<const AttentionSpans> spans, float scale,
+              bool round_to_bf16) {
   LAPIDARY_CHECK(spans != nullptr, "attention: spans must be given; got none");
-  CheckSpans(*spans, qs[0], ks[0]);
-  const AttentionPlan plan = MakeAttentionPlan(*spans, qs[1] / ks[1]);
+  CheckShapes(q.shape(), k.shape(), v.shape());
+  const Shape qs = q.shape();
   Tensor o(qs), lse({qs[0], qs[1]});
-  {
-    AttentionArgs a = MakeAttentionArgs(plan, *spans, qs[1], ks[1], qs[2], scale);
-    a.round = round_to_bf16;
-    const Tensor qr = Rounded(q.data(), qs, round_to_bf16);
-    const Tensor kr = Rounded(k.data(), ks, round_to_bf16);
-    const Tensor vr = Rounded(v.data(), ks, round_to_bf16);
-    a.q = round_to_bf16 ? qr.data() : q.data();
-    a.k = round_to_bf16 ? kr.data() : k.data();
-    a.v = round_to_bf16 ? vr.data() : v.data();
-    a.o = o.data();
-    a.lse = lse.data();
-    ForGroups(a, [](const AttentionArgs& g, int64_t groups) {
-      ForAttentionItems(groups * g.row_block_count, g, ActiveKernels().AttentionForward);
-    });
-  }
+  AttentionForward(q.value(), k.value(), v.value(), *spans, scale, round_to_bf16, &o, &lse);
   AttentionOp op = {q.value(), k.value(),        v.value(), o,
                     lse,       std::move(spans), scale,     round_to_bf16};
   return q.tape().Record(std::move(op), {q, k, v}, o);

@@ -30,6 +30,26 @@ struct AttentionSpans {
 Var Attention(Var q, Var k, Var v, std::shared_ptr<const AttentionSpans> spans, float scale,
               bool round_to_bf16);
 
+// The parts of it, for callers who keep or compute again what its gradient needs.
+// o [N, H, D] and lse [N, H] are written.
+void AttentionForward(const Tensor& q, const Tensor& k, const Tensor& v,
+                      const AttentionSpans& spans, float scale, bool round_to_bf16, Tensor* o,
+                      Tensor* lse);
+// delta[n, h] = sum over d of dout[n, h, d] o[n, h, d], both [N, H, D].
+void AttentionDelta(const Tensor& dout, const Tensor& o, Tensor* delta);
+// Adds to dq [N, H, D], dk and dv [M, G, D]. Every element is one chain of additions over the keys
+// or the rows, in order, from what is there: calls on runs of queries in order have the bits of
+// one call on all. Of very long sequences a part of the keys is laid out at a time (64 MB).
+struct AttentionGradient {
+  float *dq, *dk, *dv;  // null if not wanted
+};
+void AttentionBackward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dout,
+                       const Tensor& lse, const Tensor& delta, const AttentionSpans& spans,
+                       float scale, bool round_to_bf16, const AttentionGradient& gradient);
+
+// Spans of the queries [first, first + count).
+AttentionSpans SpansOf(const AttentionSpans& spans, int64_t first, int64_t count);
+
 }  // namespace lapidary
 
 #endif  // LAPIDARY_AUTOGRAD_OPS_ATTENTION_H_

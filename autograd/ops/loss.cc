@@ -13,25 +13,28 @@ namespace {
 // The gradients of a unit loss, formed in the forward pass.
 struct CrossEntropyOp {
   static constexpr const char* kName = "cross_entropy";
-  std::vector<int64_t> rows;  // of x, those with a weight
-  Tensor dx;                  // [rows, C]
-  Tensor dhead;               // [V, C], or undefined
-  void Backward(const float* dy, const InputGrads& d) const {
-    if (float* out = d[0]) {
-      const int64_t cols = dx.shape()[1];
-      ParallelFor(static_cast<int64_t>(rows.size()), [&](Range r) {
-        for (int64_t i = r.begin; i < r.end; ++i) {
-          const ScaleArgs args = {
-              .x = dx.data() + i * cols, .y = out + rows[i] * cols, .c = dy[0], .add = true};
-          ActiveKernels().Scale(args, {0, cols});
-        }
-      });
+  Tensor dx;     // [N, C], or undefined
+  Tensor dhead;  // [V, C], or undefined
+  void Backward(const float* dy, const InputGrads& d) {
+    if (d.needed(0)) {
+      ScaleInto(dx.data(), dx.size(), dy[0], {dx.data(), false});
+      d.Give(0, std::move(dx));
     }
     if (!dhead.defined()) return;
     const InputGrads::Target out = d.Write(1);
     if (out.data) ScaleInto(dhead.data(), dhead.size(), dy[0], out);
   }
 };
+
+// Zeros in the rows of dx without a weight.
+void ClearOthers(const std::vector<float>& weights, Tensor* dx) {
+  const int64_t cols = dx->shape()[1];
+  ParallelFor(static_cast<int64_t>(weights.size()), [&](Range r) {
+    for (int64_t n = r.begin; n < r.end; ++n) {
+      if (weights[n] == 0) std::fill_n(dx->data() + n * cols, cols, 0.0f);
+    }
+  });
+}
 
 std::vector<int64_t> WeightedRows(const std::vector<int32_t>& targets,
                                   const std::vector<float>& weights, int64_t vocab) {
@@ -70,12 +73,16 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
   LAPIDARY_CHECK(options.softcap >= 0, "cross_entropy: softcap must be >= 0; got ",
                  options.softcap);
   const int64_t cols = xs[1], vocab = head.rows;
-  CrossEntropyOp op = {WeightedRows(targets, weights, vocab), {}, {}};
-  const int64_t count = static_cast<int64_t>(op.rows.size());
+  CrossEntropyOp op;
+  const std::vector<int64_t> rows = WeightedRows(targets, weights, vocab);
+  const int64_t count = static_cast<int64_t>(rows.size());
   Tape& tape = x.tape();
   const bool head_grad = head_var && tape.ShouldRecord({*head_var});
   const bool x_grad = tape.ShouldRecord({x});
-  if (x_grad) op.dx = Tensor({count, cols});
+  if (x_grad) {
+    op.dx = Tensor({xs[0], cols});
+    ClearOthers(weights, &op.dx);
+  }
   if (head_grad) op.dhead = Tensor({vocab, cols});
   if (head_grad && count == 0) op.dhead.Fill(0.0f);
   if (stats) {
@@ -95,7 +102,7 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
   for (int64_t begin = 0; begin < count; begin += options.chunk) {
     const int64_t size = std::min(options.chunk, count - begin);
     for (int64_t i = 0; i < size; ++i) {
-      const int64_t n = op.rows[begin + i];
+      const int64_t n = rows[begin + i];
       std::memcpy(c.x.data() + i * cols, x.data() + n * cols,
                   static_cast<size_t>(cols) * sizeof(float));
       c.target[i] = targets[n];
@@ -111,16 +118,20 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
                                    .cap = options.softcap,
                                    .grad = x_grad || head_grad};
     ParallelFor(size, [&](Range r) { ActiveKernels().CrossEntropyRows(args, r); });
-    if (x_grad) {
-      GemmInputGrad(c.z.data(), size, head, op.dx.data() + begin * cols, /*add=*/false,
-                    options.compute);
-    }
     if (head_grad) {
       GemmWeightGrad(c.z.data(), c.x.data(), size, vocab, cols, op.dhead.data(),
                      /*add=*/begin > 0, options.compute);
     }
+    if (x_grad) {
+      GemmInputGrad(c.z.data(), size, head, c.x.data(), /*add=*/false, options.compute);
+      ParallelFor(size, [&](Range r) {
+        for (int64_t i = r.begin; i < r.end; ++i) {
+          std::copy_n(c.x.data() + i * cols, cols, op.dx.data() + rows[begin + i] * cols);
+        }
+      });
+    }
     for (int64_t i = 0; i < size; ++i) {
-      const int64_t n = op.rows[begin + i];
+      const int64_t n = rows[begin + i];
       total += static_cast<double>(c.weight[i]) * c.loss[i];
       if (!stats) continue;
       stats->loss[n] = c.loss[i];

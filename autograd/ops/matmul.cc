@@ -79,6 +79,23 @@ struct MatMulGroupOp {
   }
 };
 
+// z of all parts side by side, without the y: x times all A_j on top of each other.
+void LowRankValues(const float* x, int64_t n, std::span<const GroupPart> parts, float* z,
+                   Compute compute) {
+  const int64_t rank = GroupRank(parts), cols = parts[0].w.cols;
+  const Tensor stacked({rank, cols});
+  int64_t at = 0;
+  for (const GroupPart& p : parts) {
+    const float* a = p.a;
+    float* to = stacked.data() + at * cols;
+    ParallelFor(
+        p.rank * cols, [&](Range r) { std::copy(a + r.begin, a + r.end, to + r.begin); },
+        kElementGrain);
+    at += p.rank;
+  }
+  GemmForward(x, n, F32View(stacked.data(), rank, cols), z, /*add=*/false, compute);
+}
+
 // x's shape with its last axis replaced.
 Shape WithLast(Shape shape, int64_t size) {
   shape.dims[shape.rank - 1] = size;
@@ -98,7 +115,8 @@ Var MatMulFrozen(Var x, const WeightView& w, Compute compute) {
   return x.tape().Record(MatMulFrozenOp{w, rows, compute}, {x}, y);
 }
 
-std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute) {
+std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute,
+                             bool values) {
   const Shape xs = x.shape();
   LAPIDARY_CHECK(!weights.empty(), "matmul_group: must have a weight; got none");
   MatMulGroupOp op;
@@ -127,23 +145,32 @@ std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Comp
   const std::vector<GroupPart> parts = op.Parts();
   const int64_t rank = GroupRank(parts);
   Tensor z;
-  if (rank > 0) z = Tensor({op.rows, rank});
+  if (rank > 0 && (values || b_trains)) z = Tensor({op.rows, rank});
   std::vector<Tensor> ys;
   std::vector<float*> y;
   for (const AdaptedWeight& w : weights) {
-    ys.emplace_back(WithLast(xs, w.w.rows));
+    const Shape shape = WithLast(xs, w.w.rows);
+    ys.push_back(values ? Tensor(shape) : Tensor::WithoutBytes(shape));
     y.push_back(ys.back().data());
   }
-  GemmGroupForward(x.data(), op.rows, parts, y, rank > 0 ? z.data() : nullptr, compute);
+  if (values) {
+    GemmGroupForward(x.data(), op.rows, parts, y, rank > 0 ? z.data() : nullptr, compute);
+  } else if (b_trains) {
+    LowRankValues(x.data(), op.rows, parts, z.data(), compute);
+  }
   if (a_trains) op.x = x.value();
   if (b_trains) op.z = z;
   return x.tape().RecordMany(std::move(op), inputs, std::move(ys));
 }
 
-Var MatMul(Var x, Var w, Compute compute) {
+Var MatMul(Var x, Var w, Compute compute, bool values) {
   const Shape xs = x.shape(), ws = w.shape();
   LAPIDARY_CHECK(ws.rank == 2 && xs.rank >= 1 && xs[-1] == ws[1] && ws[1] >= 1,
                  "matmul: w must be [O, I], I the last axis of x; got x ", xs, ", w ", ws);
+  if (!values) {
+    return x.tape().Record(MatMulOp{x.value(), w.value(), compute}, {x, w},
+                           Tensor::WithoutBytes(WithLast(xs, ws[0])));
+  }
   Tensor y(WithLast(xs, ws[0]));
   GemmForward(x.data(), RowsOf(xs, ws[1]), F32View(w.data(), ws[0], ws[1]), y.data(),
               /*add=*/false, compute);

@@ -15,8 +15,8 @@ namespace lapidary {
 // tape. Saves nothing but the view.
 Var MatMulFrozen(Var x, const WeightView& w, Compute compute);
 
-// y[N, O] = x[N, I] w[O, I]^T with gradients for both. Saves x and w.
-Var MatMul(Var x, Var w, Compute compute);
+// y[N, O] = x[N, I] w[O, I]^T with gradients for both. Saves x and w. `values` as in MatMulGroup.
+Var MatMul(Var x, Var w, Compute compute, bool values = true);
 
 // A frozen weight [O, I] with a low-rank correction s B A: A [r, I], B [O, r]. Without a
 // (undefined) there is none.
@@ -29,7 +29,10 @@ struct AdaptedWeight {
 // y_j[N, O_j] = [x | z_j] [W_j | s_j B_j]^T with z_j = x A_j^T: several products of one x, each
 // with its correction fused in (gemm_group.h has the formulas and the promises about bits), with
 // gradients for x, A_j and B_j. Saves x if a gradient of some A is wanted, and z [N, sum of r].
-std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute);
+// Without `values` the y_j have shapes and gradients but no bytes, and only z is computed: for a
+// gradient whose values are known to nobody any more.
+std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Compute compute,
+                             bool values = true);
 
 }  // namespace lapidary
 

@@ -1,5 +1,6 @@
 #include "autograd/ops/rope.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -42,19 +43,23 @@ std::shared_ptr<const RopeTable> MakeTable(const std::vector<int32_t>& positions
   return table;
 }
 
-// Every layer of a step asks for the same few tables (two layer types), so the last few of each
-// thread are kept: making one costs more than rotating.
+// Every layer of a step asks for the same few tables (two layer types, runs of tokens), so the last
+// ones of each thread are kept, up to some bytes: making one costs more than rotating.
 std::shared_ptr<const RopeTable> CachedTable(const std::vector<int32_t>& positions,
                                              const std::vector<float>& inv_freq) {
-  constexpr size_t kKept = 2;
+  constexpr int64_t kKeptBytes = int64_t{32} << 20;
   thread_local std::vector<std::shared_ptr<const RopeTable>> recent;
   for (size_t i = 0; i < recent.size(); ++i) {
     if (recent[i]->positions != positions || recent[i]->inv_freq != inv_freq) continue;
-    std::swap(recent[0], recent[i]);
+    std::rotate(recent.begin(), recent.begin() + i, recent.begin() + i + 1);
     return recent[0];
   }
-  if (recent.size() >= kKept) recent.pop_back();
   recent.insert(recent.begin(), MakeTable(positions, inv_freq));
+  int64_t bytes = 0;
+  for (size_t i = 0; i < recent.size(); ++i) {
+    bytes += 2 * recent[i]->cos.byte_size();
+    if (i > 0 && bytes > kKeptBytes) recent.resize(i);
+  }
   return recent[0];
 }
 

@@ -123,8 +123,15 @@ TEST_P(EveryPolicy, HasTheBitsOfKeepingEverything) {
   const auto file = std::make_shared<StashFile>(BaseFolder(), 1 << 20);
   for (const auto& [name, layers] : choices) {
     for (const int64_t chunk : {64, 4096}) {
-      const ActivationPolicy policy = {layers, false, chunk, false, file};
-      EXPECT_TRUE(SameBits(Gradients(t, compute, &policy), kept)) << name << ", chunk " << chunk;
+      for (const bool split : {false, true}) {
+        ActivationPolicy policy;
+        policy.layers = layers;
+        policy.chunk = chunk;
+        policy.split_attention = split;
+        policy.file = file;
+        EXPECT_TRUE(SameBits(Gradients(t, compute, &policy), kept))
+            << name << ", chunk " << chunk << (split ? ", split" : "");
+      }
     }
   }
 }
@@ -151,7 +158,7 @@ TEST(Int8Inputs, AreNear) {
   const std::vector<float> kept = Gradients(t, Compute::kBfloat16, nullptr);
   const auto file = std::make_shared<StashFile>(BaseFolder(), 0);
   for (const bool on_disk : {false, true}) {
-    ActivationPolicy policy = {{{}, {}, {}}, true, 128, false, file};
+    ActivationPolicy policy = {{{}, {}, {}}, true, 128, false, false, file};
     for (LayerPolicy& layer : policy.layers) layer.on_disk = on_disk;
     const std::vector<float> lossy = Gradients(t, Compute::kBfloat16, &policy);
     EXPECT_FALSE(SameBits(lossy, kept));
@@ -178,8 +185,8 @@ TEST(Policies, HoldLessMemory) {
     Gradients(t, Compute::kBfloat16, policy);
     return GetArenaStats().high_water_bytes - before;
   };
-  const ActivationPolicy inputs = {{}, false, 64, false, nullptr};
-  ActivationPolicy attention = {{}, false, 64, false, nullptr};
+  const ActivationPolicy inputs = {{}, false, 64, false, false, nullptr};
+  ActivationPolicy attention = {{}, false, 64, false, false, nullptr};
   attention.layers.assign(3, {LayerKeep::kAttention, false});
   EXPECT_LT(peak(&inputs), peak(&attention));
   EXPECT_LT(peak(&attention), peak(nullptr));

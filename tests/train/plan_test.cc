@@ -75,8 +75,8 @@ int64_t PeakOf(const Case& c) {
     MakeAllTrainable(loaded.model);
   }
   AdamW optimizer(TrainableParams(loaded.model), {.states = c.states});
-  const ActivationPolicy policy = {c.layers, false, c.chunk, false,
-                                   std::make_shared<StashFile>(Place().path(), 0)};
+  const ActivationPolicy policy = {c.layers, false, c.chunk,
+                                   false,    false, std::make_shared<StashFile>(Place().path(), 0)};
   StepOptions options;
   options.forward.compute = c.compute;
   options.forward.training = true;
