@@ -15,7 +15,8 @@ inline constexpr int64_t kAttentionKeys = 64;
 
 struct AttentionRowBlock {
   int64_t row, rows;           // [row, row + rows) of every group, all of one document
-  int64_t key_block, key_end;  // the range of key blocks that some row sees
+  int64_t key_block, key_end;  // the range of key blocks that some row sees (may be empty where a
+                               // gradient comes in parts of the keys)
 };
 struct AttentionKeyBlock {
   int64_t key, keys;         // [key, key + keys)

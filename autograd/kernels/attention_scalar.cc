@@ -201,10 +201,14 @@ void AttentionGradQ(const AttentionArgs& a, Range items) noexcept {
   for (int64_t item = items.begin; item < items.end; ++item) {
     const int64_t group = a.group + item / a.row_block_count;
     const AttentionRowBlock& block = a.row_blocks[item % a.row_block_count];
+    if (block.key_block >= block.key_end) continue;
+    const AttentionKeyBlock& last = a.key_blocks[block.key_end - 1];
+    const int64_t begin = a.key_blocks[block.key_block].key, end = last.key + last.keys;
     for (int64_t r = block.row; r < block.row + block.rows; ++r) {
       const Row at = RowOf(a, group, r);
       const int64_t row = at.query * a.heads + at.head;
-      for (int64_t key = a.lo[at.query]; key < a.hi[at.query]; ++key) {
+      for (int64_t key = std::max<int64_t>(begin, a.lo[at.query]);
+           key < std::min<int64_t>(end, a.hi[at.query]); ++key) {
         AddScaled(WeightsOf(a, group, row, key).ds, KeyOf(a, a.k, key, group), a.dq + row * a.width,
                   a.width);
       }

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/base/float16.h"
@@ -274,6 +275,53 @@ TEST_P(AttentionOnIsa, SplitQueriesHaveTheSameBits) {
       }
     }
   }
+}
+
+// Gradients of runs of queries, one call after the other on the same dk and dv, are those of one
+// call; the check sees runs in another order.
+TEST_P(AttentionOnIsa, GradientsOfRunsHaveTheBitsOfOneCall) {
+  const AttentionSpans spans =
+      Packed({Causal(70, 0, 1000), WithBlock(Causal(150, 0, 66), 20, 120, false)});
+  const Geometry g = {220, 4, 2, 40};
+  const std::vector<Tensor> in = Inputs(spans, g);
+  const Tensor dout = NormalTensor(in[0].shape(), 77);
+  Tensor o(in[0].shape()), lse({220, 4}), delta({220, 4});
+  AttentionForward(in[0], in[1], in[2], spans, 0.3f, false, &o, &lse);
+  AttentionDelta(dout, o, &delta);
+  const auto gradients = [&](int64_t step, bool backwards) {
+    Tensor dq = Tensor::Zeros(in[0].shape()), dk = Tensor::Zeros(in[1].shape()), dv = dk.Clone();
+    std::vector<int64_t> starts;
+    for (int64_t n = 0; n < 220; n += step) starts.push_back(n);
+    if (backwards) std::reverse(starts.begin(), starts.end());
+    for (const int64_t n : starts) {
+      const int64_t count = std::min<int64_t>(step, 220 - n);
+      AttentionBackward(in[0].Rows(n, count), in[1], in[2], dout.Rows(n, count), lse.Rows(n, count),
+                        delta.Rows(n, count), SpansOf(spans, n, count), 0.3f, false,
+                        {dq.Rows(n, count).data(), dk.data(), dv.data()});
+    }
+    return std::vector<std::vector<float>>{FloatsOf(dq), FloatsOf(dk), FloatsOf(dv)};
+  };
+  const auto whole = gradients(220, false);
+  const Exact want = TwinOf(in, spans, g, 0.3f, false);
+  EXPECT_TRUE(CloseToMax(whole[1], want.dk, 2e-6));
+  for (const int64_t step : {1, 3, 64, 101}) {
+    const auto parts = gradients(step, false);
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(SameBits(parts[i], whole[i])) << step << ", " << i;
+  }
+  EXPECT_FALSE(SameBits(gradients(64, true)[1], whole[1]));
+}
+
+// More keys than are laid out at a time for a gradient (8,192 of width 512).
+TEST_P(AttentionOnIsa, MatchesItsTwinForManyKeys) {
+  const AttentionSpans spans = Causal(3, 8300, 100000);
+  const Geometry g = {8303, 2, 1, 512};
+  const std::vector<Tensor> in = Inputs(spans, g);
+  const OpResult got = RunAttention(in, spans, 0.04f, false);
+  const Exact want = TwinOf(in, spans, g, 0.04f, false);
+  EXPECT_TRUE(CloseToMax(got.y, want.o, 5e-6));
+  EXPECT_TRUE(CloseToMax(got.grad[0], want.dq, 5e-6));
+  EXPECT_TRUE(CloseToMax(got.grad[1], want.dk, 5e-6));
+  EXPECT_TRUE(CloseToMax(got.grad[2], want.dv, 5e-6));
 }
 
 TEST_P(AttentionOnIsa, PackedDocumentsHaveTheBitsOfDocumentsAlone) {
