@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -34,76 +33,67 @@ int DefaultThreads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// Workers spin for a short while between jobs (a step issues thousands of them), then sleep.
+// A job is open while its caller works on it. Workers that find it open join in and take pieces of
+// it; the caller takes pieces too, and when none are left it closes the job and waits for those who
+// joined, never for a worker that sleeps or that the system does not run: on a machine with other
+// work that would be a time slice for every small loop. Idle workers look for a job for a short
+// while (a step issues thousands), then sleep.
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads) {
     for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { Work(t); });
   }
   ~Pool() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      stop_ = true;
-      generation_.fetch_add(1);
-    }
-    wake_.notify_all();
+    stop_ = true;
+    generation_.fetch_add(1);
+    generation_.notify_all();
     for (std::thread& w : workers_) w.join();
   }
   int threads() const { return threads_; }
 
-  // Runs job(t) for t in [0, threads) and rethrows the first exception.
+  // Runs job(0) here and job(t) on the workers t that come in time; returns when all have
+  // returned, and rethrows the first exception. Pieces of work must be claimed inside the job.
   void Run(const std::function<void(int)>& job) {
     std::lock_guard<std::mutex> serial(run_mutex_);
     job_ = &job;
     error_ = nullptr;
-    pending_.store(threads_ - 1, std::memory_order_relaxed);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      generation_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
+    open_ = true;
+    generation_.fetch_add(1);
+    generation_.notify_all();
     in_parallel = true;
     Call(0);
     in_parallel = false;
-    // On a machine with other work the last worker may not be running: spin a little, then sleep.
-    for (int spin = 0; spin < kSpins && pending_.load(std::memory_order_acquire) != 0; ++spin)
-      CpuPause();
-    for (int left = pending_.load(std::memory_order_acquire); left != 0;
-         left = pending_.load(std::memory_order_acquire)) {
-      pending_.wait(left, std::memory_order_acquire);
-    }
+    // Sequentially consistent, as in Work: either a worker sees that the job is closed, or it is
+    // counted below.
+    open_ = false;
+    for (int spin = 0; spin < kSpins && joined_.load() != 0; ++spin) CpuPause();
+    for (int left = joined_.load(); left != 0; left = joined_.load()) joined_.wait(left);
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
-  static constexpr int kSpins = 20000;
+  static constexpr int kSpins = 2000;  // some 30 us
 
   void Call(int t) {
     try {
       (*job_)(t);
     } catch (...) {
-      std::lock_guard<std::mutex> lock(mutex_);
+      std::lock_guard<std::mutex> lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
     }
   }
 
   void Work(int t) {
     in_parallel = true;
-    uint64_t seen = 0;
+    uint32_t seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen;
-           ++spin) {
-        CpuPause();
-      }
-      if (generation_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-      }
-      seen = generation_.load(std::memory_order_acquire);
+      for (int spin = 0; spin < kSpins && generation_.load() == seen; ++spin) CpuPause();
+      generation_.wait(seen);
+      seen = generation_.load();
       if (stop_) return;
-      Call(t);
-      pending_.fetch_sub(1, std::memory_order_release);
-      pending_.notify_one();
+      joined_.fetch_add(1);
+      if (open_) Call(t);
+      if (joined_.fetch_sub(1) == 1) joined_.notify_one();
     }
   }
 
@@ -117,14 +107,14 @@ class Pool {
 
   const int threads_;
   std::vector<std::thread> workers_;
-  std::mutex run_mutex_;  // one job at a time, from whichever thread
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> pending_{0};
+  std::mutex run_mutex_;                 // one job at a time, from whichever thread
+  std::atomic<uint32_t> generation_{0};  // of jobs; workers sleep on it
+  std::atomic<bool> open_{false};
+  std::atomic<int> joined_{0};  // workers that may be inside the job
+  std::atomic<bool> stop_{false};
   const std::function<void(int)>* job_ = nullptr;
+  std::mutex error_mutex_;
   std::exception_ptr error_;
-  bool stop_ = false;
 };
 
 std::unique_ptr<Pool>& PoolSlot() {
@@ -152,8 +142,11 @@ void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grai
     body({0, n});
     return;
   }
-  PoolSlot()->Run([&](int t) {
-    if (t < parts) body({n * t / parts, n * (t + 1) / parts});
+  std::atomic<int64_t> next{0};
+  PoolSlot()->Run([&](int) {
+    for (int64_t p = next.fetch_add(1); p < parts; p = next.fetch_add(1)) {
+      body({n * p / parts, n * (p + 1) / parts});
+    }
   });
 }
 

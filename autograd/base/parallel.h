@@ -20,8 +20,9 @@ int Threads();
 void SetThreads(int threads);
 
 // Calls body(range) on contiguous ranges that partition [0, n), each at least `grain` long (but the
-// last); every thread gets at most one range. Returns when all are done; an exception of the body
-// is rethrown. A nested call runs serially. In a dry run (dry_run.h) the bodies are passed over.
+// last), as many as threads at most; a thread that is free takes the next one. Returns when all are
+// done; an exception of the body is rethrown. A nested call runs serially. In a dry run (dry_run.h)
+// the bodies are passed over.
 void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grain = 1);
 
 // Calls body(i, thread) for every i in [0, n), claimed one by one from a counter (for items of

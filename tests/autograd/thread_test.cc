@@ -2,6 +2,9 @@
 // that splits its work.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "autograd/checkpoint.h"
 #include "autograd/ops/activation.h"
 #include "autograd/ops/attention.h"
@@ -164,16 +167,36 @@ TEST(ThreadBitsCheck, CatchesASumThatIsShared) {
   EXPECT_FALSE(SameResults(RunCase(shared, shared.op), first));
 }
 
+// Far more threads than cores: every index is visited once, exceptions arrive, and a loop does not
+// wait for threads that the system does not run (that took milliseconds each).
+TEST(Pool, ManyThreads) {
+  const WithThreads with(24);
+  std::vector<int> visits(1000, 0);
+  for (int loop = 0; loop < 2000; ++loop) {
+    ParallelFor(1000, [&](Range r) {
+      for (int64_t i = r.begin; i < r.end; ++i) ++visits[static_cast<size_t>(i)];
+    });
+  }
+  EXPECT_EQ(std::count(visits.begin(), visits.end(), 2000), 1000);
+  EXPECT_THROW(ParallelFor(1000, [](Range r) { LAPIDARY_CHECK(r.begin > 0, "pool: first"); }),
+               Error);
+  std::vector<std::atomic<int>> claimed(500);
+  ParallelForDynamic(500, [&](int64_t i, int thread) {
+    EXPECT_TRUE(thread >= 0 && thread < 24);
+    ++claimed[static_cast<size_t>(i)];
+  });
+  for (const std::atomic<int>& c : claimed) EXPECT_EQ(c, 1);
+}
+
 TEST_P(ThreadBits, CheckpointsDoNotShow) {
   for (const ThreadCase& c : Cases()) {
     const OpResult kept = RunCase(c, c.op);
     const OpResult again = RunCase(c, [&](Tape& tape, const Vars& v) {
-      return Checkpoint(
-          tape,
-          [&](Tape& inner, std::span<const Var> in) {
-            return c.op(inner, Vars(in.begin(), in.end()));
-          },
-          v, {}, {});
+      return Checkpoint(tape,
+                        [&](Tape& inner, std::span<const Var> in) {
+                          return c.op(inner, Vars(in.begin(), in.end()));
+                        },
+                        v, {}, {});
     });
     EXPECT_TRUE(SameResults(again, kept)) << c.name;
   }
