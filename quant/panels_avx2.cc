@@ -2,6 +2,7 @@
 // dequantize, rounded to bf16 once where the product wants bf16. Compiled for AVX2: nothing here
 // may be a function that another file also instantiates.
 #include "autograd/kernels/gemm_panels_avx2-inl.h"
+#include "quant/few_rows_lines-inl.h"
 #include "quant/panels.h"
 #include "quant/panels_lines-inl.h"
 
@@ -46,28 +47,63 @@ struct F16Row {
   }
 };
 
+struct EightFloats {
+  using Floats = __m256;
+  static constexpr int kLanes = 8;
+  static inline Floats Load(const float* at) { return _mm256_loadu_ps(at); }
+  static inline Floats Zero() { return _mm256_setzero_ps(); }
+  static inline Floats Broadcast(const float* at) { return _mm256_broadcast_ss(at); }
+  static inline Floats Mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  static inline Floats Sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  static inline Floats Add(Floats sum, Floats a, Floats b) { return _mm256_fmadd_ps(a, b, sum); }
+  static inline void Store(float* at, Floats v) { _mm256_storeu_ps(at, v); }
+  static inline Floats Quiet(Floats v) {
+    return _mm256_blendv_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
+                            _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  }
+  static inline Floats Round(Floats v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  template <int kByte>
+  static inline Floats Byte(const int32_t* quads) {
+    const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(quads));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * kByte), 24));
+  }
+};
+
 template <class R, bool kRound>
 constexpr FormatPanels Row(int32_t format) {
   return {format, WeightLayout::kRows, {PackForwardF32<R, kRound>, PackInputGradF32<R, kRound>}};
+}
+
+template <class F, bool kRound>
+constexpr FormatPanels LineFormat(int32_t format) {
+  FormatPanels row = Row<LineRow<F>, kRound>(format);
+  row.few_rows = FewRowsOfLines<F, EightFloats, kRound>;
+  return row;
 }
 
 template <bool kRound>
 struct Lists {
   static constexpr FormatPanels kRows[] = {
       Row<F16Row, kRound>(kFormatF16),
-      Row<LineRow<Q4_0Lines>, kRound>(kFormatQ4_0),
-      Row<LineRow<Q8_0Lines>, kRound>(kFormatQ8_0),
-      Row<LineRow<Q6KLines>, kRound>(kFormatQ6_K),
-      Row<LineRow<Q4_1Lines>, kRound>(kFormatQ4_1),
-      Row<LineRow<Q5_0Lines>, kRound>(kFormatQ5_0),
-      Row<LineRow<Q5_1Lines>, kRound>(kFormatQ5_1),
-      Row<LineRow<Q2KLines>, kRound>(kFormatQ2_K),
-      Row<LineRow<Q3KLines>, kRound>(kFormatQ3_K),
-      Row<LineRow<Q4KLines>, kRound>(kFormatQ4_K),
-      Row<LineRow<Q5KLines>, kRound>(kFormatQ5_K),
-      Row<LineRow<Iq4NlLines>, kRound>(kFormatIQ4_NL),
-      Row<LineRow<Iq4XsLines>, kRound>(kFormatIQ4_XS),
-      Row<LineRow<Mxfp4Lines>, kRound>(kFormatMXFP4),
+      LineFormat<Q4_0Lines, kRound>(kFormatQ4_0),
+      LineFormat<Q8_0Lines, kRound>(kFormatQ8_0),
+      LineFormat<Q6KLines, kRound>(kFormatQ6_K),
+      LineFormat<Q4_1Lines, kRound>(kFormatQ4_1),
+      LineFormat<Q5_0Lines, kRound>(kFormatQ5_0),
+      LineFormat<Q5_1Lines, kRound>(kFormatQ5_1),
+      LineFormat<Q2KLines, kRound>(kFormatQ2_K),
+      LineFormat<Q3KLines, kRound>(kFormatQ3_K),
+      LineFormat<Q4KLines, kRound>(kFormatQ4_K),
+      LineFormat<Q5KLines, kRound>(kFormatQ5_K),
+      LineFormat<Iq4NlLines, kRound>(kFormatIQ4_NL),
+      LineFormat<Iq4XsLines, kRound>(kFormatIQ4_XS),
+      LineFormat<Mxfp4Lines, kRound>(kFormatMXFP4),
   };
   static constexpr PanelList kList = {kRows, sizeof(kRows) / sizeof(kRows[0])};
 };

@@ -7,6 +7,8 @@
 //   kBlock, kBlockBytes; kOffset: there are offsets.
 //   Codes(row, at): the 32 bytes of the line at position `at`, a multiple of 32.
 //   Scale(row, at, half), Offset(row, at, half): of weights [at + 16 half, at + 16 half + 16).
+//   Optional, for blocks of 256: EightScales(block, half), EightOffsets(block, half), those of all
+//   lines.
 #ifndef LAPIDARY_QUANT_PANELS_LINES_INL_H_
 #define LAPIDARY_QUANT_PANELS_LINES_INL_H_
 
@@ -154,6 +156,29 @@ struct KPairs {
     const int m = j < 4 ? p[j + 4] & 63 : p[j + 4] >> 4 | (p[j] >> 6) << 4;
     return Half(block + 2) * static_cast<float>(m);
   }
+  // The same of all j, four bytes at a time.
+  __attribute__((always_inline)) static inline __m256 EightScales(const uint8_t* block) {
+    return Eight(Word(block + 4) & 0x3f3f3f3f,
+                 (Word(block + 12) & 0x0f0f0f0f) | (Word(block + 4) >> 2 & 0x30303030),
+                 Half(block));
+  }
+  __attribute__((always_inline)) static inline __m256 EightOffsets(const uint8_t* block) {
+    return Eight(Word(block + 8) & 0x3f3f3f3f,
+                 (Word(block + 12) >> 4 & 0x0f0f0f0f) | (Word(block + 8) >> 2 & 0x30303030),
+                 Half(block + 2));
+  }
+
+ private:
+  __attribute__((always_inline)) static inline uint32_t Word(const uint8_t* at) {
+    uint32_t word;
+    __builtin_memcpy(&word, at, 4);
+    return word;
+  }
+  __attribute__((always_inline)) static inline __m256 Eight(uint32_t low, uint32_t high, float d) {
+    const __m128i bytes =
+        _mm_cvtsi64_si128(static_cast<int64_t>(low | static_cast<uint64_t>(high) << 32));
+    return _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+  }
 };
 
 struct Q4KLines : Blocks<256, 144> {
@@ -167,6 +192,10 @@ struct Q4KLines : Blocks<256, 144> {
   }
   static inline float Offset(const uint8_t* row, int64_t at, int) {
     return KPairs::Offset(Block(row, at), at % 256 / 32);
+  }
+  static inline __m256 EightScales(const uint8_t* block, int) { return KPairs::EightScales(block); }
+  static inline __m256 EightOffsets(const uint8_t* block, int) {
+    return KPairs::EightOffsets(block);
   }
 };
 
@@ -185,6 +214,10 @@ struct Q5KLines : Blocks<256, 176> {
   static inline float Offset(const uint8_t* row, int64_t at, int) {
     return KPairs::Offset(Block(row, at), at % 256 / 32);
   }
+  static inline __m256 EightScales(const uint8_t* block, int) { return KPairs::EightScales(block); }
+  static inline __m256 EightOffsets(const uint8_t* block, int) {
+    return KPairs::EightOffsets(block);
+  }
 };
 
 struct Q6KLines : Blocks<256, 210> {
@@ -199,6 +232,13 @@ struct Q6KLines : Blocks<256, 210> {
     const uint8_t* block = Block(row, at);
     const int8_t scale = static_cast<int8_t>(block[192 + at % 256 / 16 + half]);
     return Half(block + 208) * static_cast<float>(scale);
+  }
+  static inline __m256 EightScales(const uint8_t* block, int half) {
+    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    const __m128i halves = _mm_shuffle_epi8(Sixteen(block + 192), order);
+    const __m128i bytes = half ? _mm_unpackhi_epi64(halves, halves) : halves;
+    return _mm256_mul_ps(_mm256_set1_ps(Half(block + 208)),
+                         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
   }
 };
 

@@ -260,8 +260,9 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
     if (p.cols == 0 || p.terms[0].a.rows == 0) continue;
     const WeightView& first = p.terms[0].w;
     const FewRowsFunction few_rows =
-        p.side == GemmSide::kForward && p.terms[0].a.rows <= kMostFewRows && first.rows % 16 == 0 &&
-                first.cols % 32 == 0
+        p.side == GemmSide::kForward &&
+                p.terms[0].a.rows <= std::min(kMostFewRows, table.block_rows) &&
+                first.rows % 16 == 0 && first.cols % 32 == 0
             ? FindFewRowsFunction(first.format, isa, compute, first.layout)
             : nullptr;
     Job job = {table, p, MakeGrid(table, p, few_rows != nullptr), {}, few_rows};

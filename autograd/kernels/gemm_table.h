@@ -80,7 +80,7 @@ struct GemmTable {
 
 // A forward product with few rows straight from the blocks of a weight, without a panel: C[rows,
 // outs] (+)= A W^T over all of W's columns, with the bits of the way through panels.
-constexpr int64_t kMostFewRows = 8;  // at most block_rows of every table that registers one
+constexpr int64_t kMostFewRows = 8;  // or the table's block_rows, if they are less
 struct FewRowsCall {
   const WeightView* w = nullptr;  // 16 n rows, 32 n columns
   int64_t out = 0, outs = 0;      // rows of W: a multiple of 32 and of 16
