@@ -239,6 +239,44 @@ TEST_P(AttentionOnIsa, NanSurfacesInItsRowOnly) {
   }
 }
 
+// A NaN that a kernel meets outside a row's window shows, since it is multiplied by 0. So none is
+// met: no block of keys and no block of rows beyond the window is visited, forward or backward,
+// whichever way the gradient is shared out (by whole groups on one thread, by blocks on two).
+TEST_P(AttentionOnIsa, BlocksOutsideTheWindowAreNotVisited) {
+  const int64_t tokens = 8192, window = 1024, width = 16, bad = 4096, bad_end = bad + 64;
+  const AttentionSpans spans = Causal(tokens, 0, window);
+  const Geometry g = {tokens, 1, 1, width};
+  // How many rows of a result are not as they must be: with a NaN in [begin, end), without one
+  // beyond the blocks of 64 of these.
+  const auto nans = [&](const std::vector<float>& x, int64_t begin, int64_t end) {
+    int64_t wrong = 0;
+    for (int64_t row = 0; row < tokens; ++row) {
+      bool nan = false;
+      for (int64_t i = 0; i < width; ++i) nan = nan || std::isnan(x[row * width + i]);
+      const bool must = row >= begin && row < end;
+      const bool may = row / 64 >= begin / 64 && row / 64 <= (end - 1) / 64;
+      wrong += nan ? !may : must;
+    }
+    return wrong;
+  };
+  for (int threads : {1, 2}) {
+    SetThreads(threads);
+    for (const bool keys : {true, false}) {
+      std::vector<Tensor> in = Inputs(spans, g);
+      for (int64_t i = bad * width; i < bad_end * width; ++i) {
+        in[keys ? 1 : 0].data()[i] = std::nanf("");
+        if (keys) in[2].data()[i] = std::nanf("");
+      }
+      const OpResult got = RunAttention(in, spans, 0.2f, false);
+      const int64_t seen_end = keys ? bad_end - 1 + window : bad_end;  // rows that see the NaNs
+      EXPECT_EQ(nans(got.y, bad, seen_end), 0) << threads << " threads, keys " << keys;
+      EXPECT_EQ(nans(got.grad[0], bad, seen_end), 0) << threads << " threads, keys " << keys;
+      if (keys) continue;
+      EXPECT_EQ(nans(got.grad[1], bad - window + 1, bad_end), 0) << threads << " threads";
+    }
+  }
+}
+
 // --- Bits ----------------------------------------------------------------------------------------
 
 Tensor Rows(const Tensor& t, int64_t begin, int64_t end) {
