@@ -1,11 +1,17 @@
 """Lapidary's data path beside the packages of Hugging Face, one thread each, CPU time:
     python bench/compare_data.py --bench build/bench/bench_data --tokenizer tokenizer.json [--text FILE]
-Needs tokenizers, and transformers with torch and torchvision for the image processor."""
+Needs tokenizers, and transformers with torch and torchvision for the image processor. A text of your own should be some
+megabytes; without one a mixed text is made of the Python library's sources and the message catalogs of the system."""
 import argparse
+import atexit
+import gettext
+import glob
 import io
 import json
 import os
+import random
 import subprocess
+import tempfile
 import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,13 +29,62 @@ def best(body, seconds):
     return least
 
 
+def mixed_text(limit=6_000_000):
+    """Prose of licences, code and messages in many scripts, shuffled by a fixed seed."""
+    def catalog(path):
+        with open(path, "rb") as file:
+            return "\n".join(v for v in gettext.GNUTranslations(file)._catalog.values() if isinstance(v, str))
+
+    def plain(path):
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+    random.seed(1)
+    parts = []
+    for patterns, read in ((["/usr/include/**/*.h", "/usr/lib/python3*/**/*.py"], plain),
+                           (["/usr/share/doc/*/copyright", "/usr/share/doc/**/*.txt", "/usr/share/perl/**/*.pod"], plain),
+                           ([f"/usr/share/locale/{name}/LC_MESSAGES/*.mo"
+                             for name in "ru zh_CN ja ko de fr ar hi el uk".split()], catalog)):
+        paths = sorted(path for pattern in patterns for path in glob.glob(pattern, recursive=True))
+        random.shuffle(paths)
+        size = 0
+        for path in paths:
+            try:
+                text = read(path)[:40000]
+            except (OSError, UnicodeDecodeError):
+                continue
+            parts.append(text)
+            size += len(text.encode())
+            if size > limit // 3:
+                break
+    random.shuffle(parts)
+    return "\n\n".join(parts)
+
+
+def pieces(data, size):
+    """As in bench/data.cc: about `size` bytes each, cut before characters."""
+    out, begin = [], 0
+    while begin < len(data):
+        end = min(begin + size, len(data))
+        while end < len(data) and data[end] & 0xc0 == 0x80:
+            end += 1
+        out.append(data[begin:end].decode())
+        begin = end
+    return out
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bench", required=True)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--text", required=True)
+    parser.add_argument("--text")
     parser.add_argument("--seconds", type=float, default=2)
     args = parser.parse_args()
+    if args.text is None:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt", delete=False) as file:
+            file.write(mixed_text())
+            args.text = file.name
+        atexit.register(os.unlink, args.text)
     ours = json.loads(subprocess.run(
         [args.bench, "--tokenizer", args.tokenizer, "--text", args.text, "--seconds", str(args.seconds), "--json"],
         check=True, capture_output=True, text=True).stdout)
@@ -37,10 +92,18 @@ def main():
 
     from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_file(args.tokenizer)
-    data = open(args.text, "rb").read()
-    lines = [data[i:i + 2000].decode("utf-8", "replace") for i in range(0, len(data), 2000)]
-    seconds = best(lambda: [tokenizer.encode(line, add_special_tokens=False) for line in lines], args.seconds)
-    theirs["tokenizer_MB_per_s"] = len(data) / seconds / 1e6
+    with open(args.text, "rb") as file:
+        data = file.read()
+    lines = pieces(data, 2000)
+
+    def encode():
+        return sum(len(tokenizer.encode(line, add_special_tokens=False).ids) for line in lines)
+
+    theirs["tokens"] = encode()
+    if theirs["tokens"] != ours["tokens"]:
+        raise SystemExit(f"the tokenizers disagree: {ours['tokens']} tokens and {theirs['tokens']}")
+    seconds = best(encode, args.seconds)
+    theirs["tokenizer_first_MB_per_s"] = theirs["tokenizer_MB_per_s"] = len(data) / seconds / 1e6
 
     import numpy
     import torch

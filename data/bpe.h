@@ -45,9 +45,24 @@ class BpeScratch {
     uint64_t order;  // rank << 32 | position
     int32_t id;      // of the merged token
   };
+  // A short piece that is being merged: see BpeModel::MergeTogether.
+  struct Pair {
+    int32_t id;
+    int32_t bytes;
+    uint32_t rank;  // of merging it with the one behind it
+  };
+  struct Work {
+    int32_t piece;  // of those found ahead
+    int32_t count;
+    int32_t best;        // where the next merge is; -1: there is none
+    uint64_t wanted[2];  // slots of merges to look up at best - 1 and best
+    bool first;          // all pairs that have no rank yet are looked up
+  };
   // A slot of the cache, replaced by whatever hashes to it.
   struct Cached;
   std::vector<Symbol> symbols;
+  std::vector<Pair> pairs;  // kShort of each Work
+  std::vector<Work> works;
   std::vector<Candidate> heap;
   std::vector<Cached> cache;
 };
@@ -71,17 +86,18 @@ class BpeModel {
   void Encode(std::string_view text, BpeScratch& scratch, BpeOutput& out) const;
 
  private:
-  struct Merge {
-    uint64_t pair;  // left id << 32 | right id
-    uint32_t rank;
-    int32_t id;
-  };
-  const Merge* FindMerge(int32_t left, int32_t right) const;
-  void AddMerge(uint64_t pair, uint32_t rank, int32_t id);
+  uint64_t MergeSlot(int32_t left, int32_t right) const;  // where FindMerge begins to look
+  uint32_t FindMerge(int32_t left, int32_t right, uint64_t slot) const;  // rank, or kNoRank
+  uint32_t FindMerge(int32_t left, int32_t right) const;
+  void AddMerge(int32_t left, int32_t right, uint32_t rank);
   void AddBigrams(std::string_view token);
   bool Joins(uint32_t left, uint32_t right) const;
-  void EncodePiece(std::string_view piece, BpeScratch& scratch, BpeOutput& out) const;
+  struct Piece;
+  void EncodePieces(std::string_view text, const std::vector<Piece>& pieces, BpeScratch& scratch,
+                    BpeOutput& out) const;
   void MergePiece(std::string_view piece, BpeScratch& scratch) const;
+  void StartMerging(std::string_view piece, BpeScratch& scratch, size_t work) const;
+  void MergeTogether(BpeScratch& scratch, size_t works) const;
   void PushSymbols(std::string_view piece, BpeScratch& scratch) const;
   int32_t CharacterId(uint32_t value) const;
 
@@ -91,11 +107,17 @@ class BpeModel {
   bool all_bytes_ = false;              // every byte has its token
   int32_t byte_ids_[256];               // -1: none, or no byte fallback
   std::vector<int32_t> character_ids_;  // by code point: id + 1, 0 if none
-  std::vector<Merge> merges_;           // open addressing; pair == kNone is free
+  // Open addressing; kNone is free. Left id (20 bits), right id (20), rank (24): the table is what
+  // merging waits for, so it is small.
+  std::vector<uint64_t> merges_;
   uint64_t merge_mask_ = 0;
+  std::vector<int32_t> merged_;         // id by rank
+  std::vector<uint32_t> first_merges_;  // rank of two characters of near_
+  std::vector<uint8_t> token_bytes_;    // that an id covers; 0: cannot be told from the id
   // Pairs of neighbouring characters inside tokens that merging makes: a table for ASCII and
-  // U+2581, a set for the rest.
-  std::vector<bool> near_;
+  // U+2581, bits for the alphabets below U+0800, a set for the rest.
+  std::vector<uint8_t> near_;
+  std::vector<uint64_t> alphabets_;
   std::vector<uint64_t> far_;
   uint64_t far_mask_ = 0;
   uint64_t far_count_ = 0;
