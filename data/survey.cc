@@ -80,18 +80,26 @@ const char* EncodingTrouble(const std::string& text) {
   return nullptr;
 }
 
+void AddFinding(const SurveyOptions& options, Finding finding, Survey& survey) {
+  Survey::Count& count = survey.found[finding.kind];
+  const int64_t before = count.errors + count.warnings;
+  ++(finding.error ? count.errors : count.warnings);
+  if (options.max_findings > 0 && before >= options.max_findings) return;
+  survey.findings.push_back(std::move(finding));
+}
+
 class Looker {
  public:
-  Looker(Survey& survey, const std::set<uint64_t>& held_out)
-      : survey_(survey), held_out_(held_out) {}
+  Looker(Survey& survey, const SurveyOptions& options, const std::set<uint64_t>& held_out)
+      : survey_(survey), options_(options), held_out_(held_out) {}
 
   void See(const std::string& where, const Record* record, const BuiltSample& built,
            const std::string& error) {
     where_ = where;
     if (!error.empty()) {
-      survey_.findings.push_back({where, true, "unusable", error});
+      AddFinding(options_, {where, true, "unusable", error}, survey_);
     } else if (!built.note.empty()) {
-      survey_.findings.push_back({where, false, "too long", built.note});
+      AddFinding(options_, {where, false, "too long", built.note}, survey_);
     }
     if (record == nullptr) return;
     Conversation(*record);
@@ -117,7 +125,7 @@ class Looker {
 
  private:
   void Warn(const char* kind, const std::string& message) {
-    survey_.findings.push_back({where_, false, kind, where_ + ": " + message});
+    AddFinding(options_, {where_, false, kind, where_ + ": " + message}, survey_);
   }
 
   void Conversation(const Record& record) {
@@ -198,11 +206,14 @@ class Looker {
     }
     if (!held_out_.contains(identity)) return;
     ++survey_.leaks;
-    survey_.findings.push_back(
-        {where_, true, "leak", where_ + ": must not stand in the held-out data; got it in both"});
+    AddFinding(
+        options_,
+        {where_, true, "leak", where_ + ": must not stand in the held-out data; got it in both"},
+        survey_);
   }
 
   Survey& survey_;
+  const SurveyOptions& options_;
   const std::set<uint64_t>& held_out_;
   std::map<uint64_t, std::string> seen_;
   std::string where_;
@@ -211,24 +222,31 @@ class Looker {
 }  // namespace
 
 int64_t Survey::errors() const {
-  return std::count_if(findings.begin(), findings.end(),
-                       [](const Finding& finding) { return finding.error; });
+  int64_t sum = 0;
+  for (const auto& [kind, count] : found) sum += count.errors;
+  return sum;
+}
+
+int64_t Survey::warnings() const {
+  int64_t sum = 0;
+  for (const auto& [kind, count] : found) sum += count.warnings;
+  return sum;
 }
 
 Survey SurveyDataset(const Dataset& dataset, const Dataset* held_out, const SampleBuilder& builder,
-                     int64_t limit) {
+                     const SurveyOptions& options) {
   Survey survey;
   std::set<uint64_t> held;
   for (int64_t i = 0; held_out != nullptr && i < held_out->size(); ++i) {
     try {
       held.insert(Identity(held_out->Read(i)));
     } catch (const Error& e) {
-      survey.findings.push_back({held_out->Where(i), true, "unusable", e.what()});
+      AddFinding(options, {held_out->Where(i), true, "unusable", e.what()}, survey);
     }
   }
-  Looker looker(survey, held);
+  Looker looker(survey, options, held);
   survey.report = InspectDataset(
-      dataset, builder, limit, 100,
+      dataset, builder, options.limit, 100,
       [&](int64_t index, const Record* record, const BuiltSample& built, const std::string& error) {
         looker.See(dataset.Where(index), record, built, error);
       });
@@ -245,12 +263,35 @@ Json SurveyJson(const Survey& survey) {
   out["duplicates"] = survey.duplicates;
   out["leaks"] = survey.leaks;
   out["empty_answers"] = survey.empty_answers;
+  out["found"] = Json::object();
+  for (const auto& [kind, count] : survey.found) {
+    out["found"][kind] = {{"errors", count.errors}, {"warnings", count.warnings}};
+  }
   out["findings"] = Json::array();
   for (const Finding& finding : survey.findings) {
     out["findings"].push_back({{"where", finding.where},
                                {"level", finding.error ? "error" : "warning"},
                                {"kind", finding.kind},
                                {"message", finding.message}});
+  }
+  return out;
+}
+
+std::string FoundText(const Survey& survey) {
+  std::map<std::string, int64_t> listed;
+  for (const Finding& finding : survey.findings) ++listed[finding.kind];
+  std::string out;
+  const auto counted = [](int64_t n, const char* what) {
+    return StrCat(n, " ", what, n == 1 ? "" : "s");
+  };
+  for (const auto& [kind, count] : survey.found) {
+    out += kind + ": ";
+    if (count.errors > 0) out += counted(count.errors, "error");
+    if (count.errors > 0 && count.warnings > 0) out += ", ";
+    if (count.warnings > 0) out += counted(count.warnings, "warning");
+    const int64_t shown = listed[kind];
+    if (shown < count.errors + count.warnings) out += StrCat(", the first ", shown, " listed");
+    out += "\n";
   }
   return out;
 }

@@ -29,15 +29,29 @@ struct Survey {
   int64_t text_tokens = 0, image_tokens = 0, video_tokens = 0, audio_tokens = 0;
   std::map<std::string, int64_t> scripts;  // letters by script: "Latin", "Cyrillic", "Han", ...
   int64_t duplicates = 0, leaks = 0, empty_answers = 0;
+  // The first `max_findings` of every kind, in order of the records, and how many there are in all.
   std::vector<Finding> findings;
+  struct Count {
+    int64_t errors = 0, warnings = 0;
+  };
+  std::map<std::string, Count> found;  // by kind
 
   int64_t errors() const;
+  int64_t warnings() const;
 };
 
-// Builds every record (or the first `limit`). `held_out` may be null: else records of it that also
-// stand in `dataset` are leaks.
+struct SurveyOptions {
+  int64_t limit = 0;           // the first records only; 0: all
+  int64_t max_findings = 100;  // listed of every kind; 0: all
+};
+
+// Builds every record. `held_out` may be null: else records of it that also stand in `dataset` are
+// leaks.
 Survey SurveyDataset(const Dataset& dataset, const Dataset* held_out, const SampleBuilder& builder,
-                     int64_t limit = 0);
+                     const SurveyOptions& options = {});
+
+// "role: 1,234 warnings, the first 100 listed" of every kind that was found, a line each.
+std::string FoundText(const Survey& survey);
 
 nlohmann::ordered_json SurveyJson(const Survey& survey);
 std::string SurveyText(const Survey& survey);

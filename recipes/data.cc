@@ -40,7 +40,7 @@ struct DataArgs {
   std::vector<std::string> files, held_out;
   std::string model, format = "auto", color = "auto", html;
   SampleOptions options;
-  int64_t limit = 3, batch_size = 1;
+  int64_t limit = 3, batch_size = 1, max_findings = 100;
   double tokens_per_s = 0;
   bool json = false, outside = false;
 };
@@ -108,6 +108,8 @@ std::string Estimate(const DataArgs& args, const Survey& survey) {
 
 void Run(const DataArgs& args) {
   LAPIDARY_CHECK(args.limit >= 0, "--limit: must be at least 0; got ", args.limit);
+  LAPIDARY_CHECK(args.max_findings >= 0, "--max-problems: must be at least 0; got ",
+                 args.max_findings);
   LAPIDARY_CHECK(args.batch_size >= 1, "--batch-size: must be at least 1; got ", args.batch_size);
   SampleOptions options = args.options;
   const std::unique_ptr<Tokenizer> tokenizer = OpenTokens(args.model, options);
@@ -122,7 +124,8 @@ void Run(const DataArgs& args) {
     PrintSamples(args, *dataset, builder, shown, samples);
     if (!args.html.empty()) WriteFile(args.html, SamplesHtml(samples, *tokenizer));
   }
-  const Survey survey = SurveyDataset(*dataset, held_out.get(), builder);
+  const Survey survey =
+      SurveyDataset(*dataset, held_out.get(), builder, {.max_findings = args.max_findings});
   if (args.view == View::kStats && !args.html.empty()) WriteFile(args.html, SurveyHtml(survey));
   if (args.json) {
     Json out = args.view == View::kInspect ? ReportJson(survey.report) : SurveyJson(survey);
@@ -137,12 +140,11 @@ void Run(const DataArgs& args) {
       std::printf("%s %s: %s\n", finding.error ? "error  " : "warning", finding.kind.c_str(),
                   finding.message.c_str());
     }
-    std::printf("%lld records, %lld errors, %lld warnings\n",
+    std::printf("%s%lld records: %lld errors, %lld warnings\n", FoundText(survey).c_str(),
                 static_cast<long long>(survey.report.records),
-                static_cast<long long>(survey.errors()),
-                static_cast<long long>(survey.findings.size()) - survey.errors());
+                static_cast<long long>(survey.errors()), static_cast<long long>(survey.warnings()));
   }
-  if (args.view == View::kCheck && !survey.findings.empty()) {
+  if (args.view == View::kCheck && survey.errors() + survey.warnings() > 0) {
     throw CLI::RuntimeError(survey.errors() > 0 ? 3 : 1);
   }
 }
@@ -187,7 +189,13 @@ void AddOne(CLI::App& parent, const char* name, const char* help, View view) {
     command->add_option("--tokens-per-s", args->tokens_per_s, "speed, for the estimate");
   }
   if (view == View::kCheck) {
-    command->footer("exit code: 0 nothing found, 1 warnings, 3 errors");
+    command->add_option("--max-problems", args->max_findings,
+                        "listed of every kind; all are counted (default 100; 0: all)");
+    command->footer(
+        "kinds of problems: unusable (broken JSON, unreadable or missing media, nothing to train, "
+        "too long), role, order, tag (without a file), empty answer, encoding, duplicate, leak "
+        "(also in --held-out), too long (cut or dropped by --on-too-long)\n"
+        "exit code: 0 nothing found, 1 warnings, 2 the data cannot be opened, 3 errors");
   }
   SampleOptions& options = args->options;
   command->add_flag("--thinking", options.chat.enable_thinking, "render with thinking on");

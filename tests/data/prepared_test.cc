@@ -242,6 +242,13 @@ TEST_F(PreparedTest, SurveyFindsWhatIsWrong) {
             (std::multiset<std::string>{"1 leak", "2 duplicate", "2 leak", "3 role", "4 order",
                                         "5 empty answer", "5 tag", "6 encoding", "7 unusable"}));
   EXPECT_EQ(survey.errors(), 3);
+  EXPECT_EQ(survey.warnings(), 6);
+  // Lists are cut by kind, counts are not.
+  const Survey brief = SurveyDataset(*data, held.get(), builder, {.max_findings = 1});
+  EXPECT_EQ(brief.findings.size(), survey.findings.size() - 1) << "one of two leaks";
+  EXPECT_EQ(brief.errors(), 3);
+  EXPECT_NE(FoundText(brief).find("leak: 2 errors, the first 1 listed\n"), std::string::npos)
+      << FoundText(brief);
   EXPECT_EQ(survey.duplicates, 1);
   EXPECT_EQ(survey.scripts.at("Cyrillic"), 2);
   EXPECT_EQ(SurveyJson(survey)["findings"].size(), 9u);

@@ -73,10 +73,14 @@ TEST(Commands, HelpNamesEveryOption) {
       {"make-data", {"--out", "--seed", "--size", "--held-out", "--json"}},
       {"plan", {"config", "--set", "--json", "--no-speed"}},
       {"compare", {"rows", "--html", "--title"}},
-      {"data", {"inspect", "stats"}},
+      {"data", {"inspect", "stats", "check", "prepare"}},
       {"data inspect",
-       {"--model", "--limit", "--format", "--max-length", "--on-too-long", "--json"}},
-      {"data stats", {"--model", "--format", "--max-length", "--json"}},
+       {"--model", "--limit", "--format", "--max-length", "--on-too-long", "--json", "--html",
+        "--thoughts", "--train-on", "--audio-limit", "--video-fps", "--on-long-video",
+        "--video-sound", "--allow-outside-paths"}},
+      {"data stats", {"--model", "--format", "--max-length", "--json", "--html", "--held-out"}},
+      {"data check", {"--held-out", "--max-problems", "--json", "exit code"}},
+      {"data prepare", {"config", "--out", "--set", "--threads", "--compress", "--quiet"}},
   };
   for (const auto& [command, names] : options) {
     Words words;
@@ -158,6 +162,68 @@ TEST(Commands, BrokenRecordsAreNamed) {
   EXPECT_NE(eval.err.find("warning: broken.jsonl:4"), std::string::npos) << eval.err;
   EXPECT_NE(eval.err.find("warning: broken.jsonl:5"), std::string::npos) << eval.err;
   EXPECT_EQ(Shop().Run({"eval", "--model", "base", "--data", "broken.jsonl", "--quiet"}).code, 2);
+}
+
+// Findings by record and kind; exit codes for scripts.
+TEST(Commands, DataCheckFindsAndSays) {
+  const std::string good = ReadFile(Shop() / "eval.jsonl");
+  const auto check = [](const std::string& file, Words more = {}) {
+    Words words = {"data", "check", file, "--model", "base"};
+    words.insert(words.end(), more.begin(), more.end());
+    return Shop().Run(words);
+  };
+  const Finished clean = check("eval.jsonl");
+  EXPECT_EQ(clean.code, 0) << clean.out << clean.err;
+  EXPECT_NE(clean.out.find("records: 0 errors, 0 warnings"), std::string::npos) << clean.out;
+  WriteFile(Shop() / "twice.jsonl", good + good + good);
+  const Finished twice = check("twice.jsonl", {"--max-problems", "2"});
+  EXPECT_EQ(twice.code, 1);
+  EXPECT_NE(twice.out.find("duplicate: 6 warnings, the first 2 listed"), std::string::npos)
+      << twice.out;
+  WriteFile(Shop() / "bad.jsonl",
+            good + R"({"messages":[{"role":"user","content":[{"type":"image","image":"no.png"}]},)"
+                   R"({"role":"assistant","content":"x"}]})"
+                   "\n{\"messages\"\n");
+  const Finished bad = check("bad.jsonl", {"--held-out", "eval.jsonl"});
+  EXPECT_EQ(bad.code, 3);
+  for (const char* line :
+       {"bad.jsonl:4: messages[0]: image file must exist", "bad.jsonl:5: must be", "leak: 3 errors",
+        "unusable: 2 errors", "5 records: 5 errors"}) {
+    EXPECT_NE(bad.out.find(line), std::string::npos) << line << "\n" << bad.out;
+  }
+  const Finished report = check("bad.jsonl", {"--json"});
+  EXPECT_EQ(report.code, 3);
+  EXPECT_EQ(json::parse(report.out).at("found").at("unusable").at("errors"), 2);
+  EXPECT_EQ(check("none.jsonl").code, 2);
+}
+
+// A prepared file trains to the same bits as the raw files.
+TEST(Commands, PreparedDataTrainTheSame) {
+  const std::string prepared = Works({"data", "prepare", "lora.json", "--out", "d.h5", "--quiet"});
+  EXPECT_NE(prepared.find("d.h5: "), std::string::npos) << prepared;
+  const auto losses = [](const std::string& folder, Words more) {
+    Words words = {"train", "lora.json",           "--quiet", "--set", "max_steps=3",
+                   "--set", "output_dir=" + folder};
+    words.insert(words.end(), more.begin(), more.end());
+    Works(words);
+    std::vector<double> all;
+    std::istringstream metrics(ReadFile(Shop() / (folder + "/metrics.jsonl")));
+    for (std::string line; std::getline(metrics, line);) {
+      const json row = json::parse(line);
+      if (!row.contains("loss")) continue;
+      all.push_back(row.at("loss"));
+      EXPECT_GE(row.at("data_wait_s").get<double>(), 0) << line;
+    }
+    return all;
+  };
+  const std::vector<double> raw = losses("from-raw", {});
+  EXPECT_EQ(raw.size(), 3u);
+  EXPECT_EQ(losses("from-prepared", {"--set", "dataset.train=d.h5"}), raw);
+  const Finished other = Shop().Run({"train", "lora.json", "--quiet", "--set", "output_dir=x",
+                                     "--set", "dataset.train=d.h5", "--set", "max_length=77"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.err.find("must be prepared with the settings at hand"), std::string::npos)
+      << other.err;
 }
 
 // --- tokenize ---
