@@ -1,6 +1,7 @@
 #include "data/survey.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -108,19 +109,21 @@ class Looker {
     Scripts(text);
     Same(*record);
     if (!built.sample) return;
-    int64_t length = 0;
+    survey_.samples += 1 + static_cast<int64_t>(built.more.size());
+    int64_t counts[4] = {};  // by TokenType
     const auto add = [&](const Sample& sample) {
-      length += sample.size();
-      for (const uint8_t type : sample.types) {
-        (type == kTextToken    ? survey_.text_tokens
-         : type == kImageToken ? survey_.image_tokens
-         : type == kVideoToken ? survey_.video_tokens
-                               : survey_.audio_tokens) += 1;
-      }
+      for (const uint8_t type : sample.types) ++counts[type];
     };
     add(*built.sample);
     for (const Sample& sample : built.more) add(sample);
-    survey_.lengths.push_back(length);
+    survey_.text_tokens += counts[kTextToken];
+    survey_.image_tokens += counts[kImageToken];
+    survey_.video_tokens += counts[kVideoToken];
+    survey_.audio_tokens += counts[kAudioToken];
+    survey_.lengths.push_back(counts[0] + counts[1] + counts[2] + counts[3]);
+    if (counts[kImageToken] > 0) survey_.image_lengths.push_back(counts[kImageToken]);
+    if (counts[kVideoToken] > 0) survey_.video_lengths.push_back(counts[kVideoToken]);
+    if (counts[kAudioToken] > 0) survey_.audio_lengths.push_back(counts[kAudioToken]);
   }
 
  private:
@@ -250,6 +253,10 @@ Survey SurveyDataset(const Dataset& dataset, const Dataset* held_out, const Samp
       [&](int64_t index, const Record* record, const BuiltSample& built, const std::string& error) {
         looker.See(dataset.Where(index), record, built, error);
       });
+  survey.steps = (survey.samples + options.batch_size - 1) / options.batch_size;
+  if (options.tokens_per_s > 0) {
+    survey.seconds = static_cast<double>(survey.report.tokens) / options.tokens_per_s;
+  }
   return survey;
 }
 
@@ -259,6 +266,21 @@ Json SurveyJson(const Survey& survey) {
                            {"image", survey.image_tokens},
                            {"video", survey.video_tokens},
                            {"audio", survey.audio_tokens}};
+  const auto lengths = [](std::vector<int64_t> list) -> Json {
+    if (list.empty()) return nullptr;
+    std::sort(list.begin(), list.end());
+    return {{"records", list.size()},
+            {"min", list.front()},
+            {"median", list[list.size() / 2]},
+            {"max", list.back()}};
+  };
+  out["soft_tokens_of_a_record"] = {{"image", lengths(survey.image_lengths)},
+                                    {"video", lengths(survey.video_lengths)},
+                                    {"audio", lengths(survey.audio_lengths)}};
+  out["trained_share"] = static_cast<double>(survey.report.trained) /
+                         static_cast<double>(std::max<int64_t>(1, survey.report.tokens));
+  out["epoch"] = {{"steps", survey.steps}};
+  if (survey.seconds > 0) out["epoch"]["seconds"] = survey.seconds;
   out["scripts"] = survey.scripts;
   out["duplicates"] = survey.duplicates;
   out["leaks"] = survey.leaks;
@@ -296,6 +318,18 @@ std::string FoundText(const Survey& survey) {
   return out;
 }
 
+std::string EpochText(const Survey& survey) {
+  std::string out = StrCat(survey.steps, " steps");
+  if (survey.seconds > 0) {
+    char hours[40];
+    std::snprintf(hours, sizeof hours, "%.2f", survey.seconds / 3600);
+    out += StrCat(", about ", hours, " hours");
+  }
+  return out + StrCat(", ",
+                      survey.report.trained * 100 / std::max<int64_t>(1, survey.report.tokens),
+                      " % of the tokens trained");
+}
+
 std::string SurveyText(const Survey& survey) {
   std::string out = ReportText(survey.report);
   out += StrCat("by kind   ", survey.text_tokens, " text, ", survey.image_tokens, " image, ",
@@ -313,7 +347,8 @@ std::string SurveyText(const Survey& survey) {
   }
   if (scripts.empty()) out += "none";
   return out + StrCat("\nalso      ", survey.duplicates, " duplicates, ", survey.empty_answers,
-                      " empty answers, ", survey.leaks, " in the held-out data too\n");
+                      " empty answers, ", survey.leaks, " in the held-out data too\nepoch     ",
+                      EpochText(survey), "\n");
 }
 
 }  // namespace lapidary

@@ -168,7 +168,14 @@ std::string SurveyHtml(const Survey& s) {
                               r.longest));
   out += Row("also", StrCat(s.duplicates, " duplicates, ", s.empty_answers, " empty answers, ",
                             s.leaks, " leaks into the held-out data"));
+  out += Row("epoch", EpochText(s));
   out += "</table><h2>Tokens of a record</h2>" + Bars(Histogram(s.lengths));
+  for (const auto& [name, lengths] : {std::pair("pictures", &s.image_lengths),
+                                      {"frames of clips", &s.video_lengths},
+                                      {"sounds", &s.audio_lengths}}) {
+    if (lengths->empty()) continue;
+    out += StrCat("<h2>Tokens of the ", name, " of a record</h2>", Bars(Histogram(*lengths)));
+  }
   out += "<h2>Tokens by kind</h2>" + Bars({{"text", s.text_tokens},
                                            {"image", s.image_tokens},
                                            {"video", s.video_tokens},
@@ -183,10 +190,7 @@ std::string SurveyHtml(const Survey& s) {
                   Html(f.message), "</td></tr>");
   }
   if (s.findings.empty()) out += "<tr><td>none</td></tr>";
-  if (s.findings.size() > kShown) {
-    out += StrCat("<tr><td></td><td>and ", s.findings.size() - kShown, " more</td></tr>");
-  }
-  return out + "</table></body></html>\n";
+  return out + "</table><pre>" + Html(FoundText(s)) + "</pre></body></html>\n";
 }
 
 std::string SamplesHtml(const std::vector<Sample>& samples, const Tokenizer& tokenizer) {

@@ -93,19 +93,6 @@ void PrintSamples(const DataArgs& args, const Dataset& dataset, const SampleBuil
   }
 }
 
-// Optimizer steps of an epoch, and how long they take.
-std::string Estimate(const DataArgs& args, const Survey& survey) {
-  const int64_t steps = (survey.report.usable + args.batch_size - 1) / args.batch_size;
-  std::string out = StrCat("epoch     ", steps, " steps of ", args.batch_size, " samples");
-  if (args.tokens_per_s > 0) {
-    char hours[40];
-    std::snprintf(hours, sizeof hours, "%.2f",
-                  static_cast<double>(survey.report.tokens) / args.tokens_per_s / 3600);
-    out += StrCat(", about ", hours, " hours at ", args.tokens_per_s, " tokens/s");
-  }
-  return out + "\n";
-}
-
 void Run(const DataArgs& args) {
   LAPIDARY_CHECK(args.limit >= 0, "--limit: must be at least 0; got ", args.limit);
   LAPIDARY_CHECK(args.max_findings >= 0, "--max-problems: must be at least 0; got ",
@@ -124,8 +111,10 @@ void Run(const DataArgs& args) {
     PrintSamples(args, *dataset, builder, shown, samples);
     if (!args.html.empty()) WriteFile(args.html, SamplesHtml(samples, *tokenizer));
   }
-  const Survey survey =
-      SurveyDataset(*dataset, held_out.get(), builder, {.max_findings = args.max_findings});
+  const Survey survey = SurveyDataset(*dataset, held_out.get(), builder,
+                                      {.max_findings = args.max_findings,
+                                       .batch_size = args.batch_size,
+                                       .tokens_per_s = args.tokens_per_s});
   if (args.view == View::kStats && !args.html.empty()) WriteFile(args.html, SurveyHtml(survey));
   if (args.json) {
     Json out = args.view == View::kInspect ? ReportJson(survey.report) : SurveyJson(survey);
@@ -134,7 +123,7 @@ void Run(const DataArgs& args) {
   } else if (args.view == View::kInspect) {
     std::fputs(ReportText(survey.report).c_str(), stdout);
   } else if (args.view == View::kStats) {
-    std::fputs((SurveyText(survey) + Estimate(args, survey)).c_str(), stdout);
+    std::fputs(SurveyText(survey).c_str(), stdout);
   } else {
     for (const Finding& finding : survey.findings) {
       std::printf("%s %s: %s\n", finding.error ? "error  " : "warning", finding.kind.c_str(),

@@ -252,6 +252,14 @@ TEST_F(PreparedTest, SurveyFindsWhatIsWrong) {
   EXPECT_EQ(survey.duplicates, 1);
   EXPECT_EQ(survey.scripts.at("Cyrillic"), 2);
   EXPECT_EQ(SurveyJson(survey)["findings"].size(), 9u);
+  const Survey timed =
+      SurveyDataset(*Data(8, false), nullptr, builder, {.batch_size = 3, .tokens_per_s = 10});
+  EXPECT_EQ(timed.steps, 3);
+  EXPECT_DOUBLE_EQ(timed.seconds, static_cast<double>(timed.report.tokens) / 10);
+  EXPECT_EQ(timed.image_lengths.size(), 2u);
+  EXPECT_EQ(timed.audio_lengths.size(), 2u);
+  EXPECT_NE(SurveyHtml(timed).find("Tokens of the pictures of a record"), std::string::npos);
+  EXPECT_EQ(SurveyJson(timed)["soft_tokens_of_a_record"]["audio"]["records"], 2);
   const std::string page = SurveyHtml(survey);
   EXPECT_TRUE(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
   EXPECT_EQ(page.find("<script"), std::string::npos);
