@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kVersion = 1;
 constexpr uint64_t kMaxElements = uint64_t{1} << 48;
+constexpr uint64_t kMaxChunk = uint64_t{1} << 24;
 
 // HDF5 keeps state of the process: one call at a time, whether the library was built for threads or
 // not.
@@ -401,10 +402,17 @@ struct PreparedReader::Impl {
                        size[0] < kMaxElements && H5Tequal(type, ColumnOf(id).stored) > 0,
                    path, ": ", ColumnOf(id).name, " must have rows of ", width,
                    " and its documented type; got others");
-    // What is not stored would be read as zeros, however much of it there is.
+    // What is not stored would be read as zeros, however much of it there is; gzip shrinks to a
+    // thousandth at best. A chunk is inflated whole.
     const uint64_t bytes = size[0] * static_cast<uint64_t>(width) * H5Tget_size(type);
-    Check(H5Pget_nfilters(list) > 0 || H5Dget_storage_size(sets[id]) >= bytes, path,
-          ColumnOf(id).name);
+    const uint64_t ratio = H5Pget_nfilters(list) > 0 ? 1100 : 1;
+    Check(H5Dget_storage_size(sets[id]) >= bytes / ratio, path, ColumnOf(id).name);
+    hsize_t chunk[H5S_MAX_RANK] = {};
+    Check(H5Pget_chunk(list, dimensions, chunk) == dimensions, path, ColumnOf(id).name);
+    LAPIDARY_CHECK(chunk[0] <= kMaxChunk && chunk[0] * static_cast<uint64_t>(width) <= kMaxChunk &&
+                       (width == 1 || chunk[1] <= static_cast<hsize_t>(width)),
+                   path, ": ", ColumnOf(id).name, " must have chunks of at most ", kMaxChunk,
+                   " numbers; got ", chunk[0], " rows");
     sizes[id] = static_cast<int64_t>(size[0]);
   }
 

@@ -17,6 +17,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kWholeLimit = uint64_t{1} << 30;
 constexpr uint64_t kHead = uint64_t{1} << 20;
+constexpr uint64_t kMaxHashed = uint64_t{1} << 32;  // data files up to this are hashed
 
 std::vector<std::string> WeightFiles(const std::string& path) {
   if (!fs::is_directory(path)) return {path};
@@ -84,7 +85,11 @@ Json RunCard(const TrainConfig& config, const TrainSummary& summary) {
   for (const auto* files : {&config.train_files, &config.eval_files}) {
     for (const SourceSpec& source : *files) {
       Json entry = {{"path", source.path}};
-      if (fs::is_regular_file(source.path)) entry["sha256"] = HashFile(source.path);
+      if (fs::is_regular_file(source.path)) {
+        entry["bytes"] = fs::file_size(source.path);
+        // Minutes of reading otherwise.
+        if (entry["bytes"] <= kMaxHashed) entry["sha256"] = HashFile(source.path);
+      }
       data.push_back(entry);
     }
   }

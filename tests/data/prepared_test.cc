@@ -190,9 +190,12 @@ TEST_F(PreparedTest, DamageShows) {
 TEST_F(PreparedTest, FuzzFiles) {
   const auto data = Data(8, false);
   const SampleBuilder builder(*tokenizer_, options_);
-  const std::string path = folder_ + "/p.h5";
-  PrepareDataset(data, builder, path, {});
-  const std::string good = ReadFile(path);
+  std::string seeds[2];
+  for (const bool compress : {false, true}) {
+    const std::string path = folder_ + (compress ? "/z.h5" : "/p.h5");
+    PrepareDataset(data, builder, path, {.compress = compress});
+    seeds[compress] = ReadFile(path);
+  }
   const int64_t rounds = std::max<int64_t>(20, fuzz::Iterations() / 100);
   int64_t opened = 0;
   for (int64_t i = 0; i < rounds; ++i) {
@@ -200,7 +203,7 @@ TEST_F(PreparedTest, FuzzFiles) {
     const std::string bad = folder_ + "/bad.h5";
     {
       std::ofstream file(bad, std::ios::binary);
-      const std::string bytes = mutate(good, 4096);
+      const std::string bytes = mutate(seeds[i % 2], 4096);
       file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     }
     try {

@@ -219,6 +219,15 @@ TEST(Commands, PreparedDataTrainTheSame) {
   const std::vector<double> raw = losses("from-raw", {});
   EXPECT_EQ(raw.size(), 3u);
   EXPECT_EQ(losses("from-prepared", {"--set", "dataset.train=d.h5"}), raw);
+  // Packed runs say how full they are.
+  losses("packed", {"--set", "packing=true"});
+  std::istringstream metrics(ReadFile(Shop() / "packed/metrics.jsonl"));
+  for (std::string line; std::getline(metrics, line);) {
+    const json row = json::parse(line);
+    if (!row.contains("loss")) continue;
+    EXPECT_GT(row.at("packing_utilization").get<double>(), 0.5) << line;
+    EXPECT_LE(row.at("packing_utilization").get<double>(), 1) << line;
+  }
   const Finished other = Shop().Run({"train", "lora.json", "--quiet", "--set", "output_dir=x",
                                      "--set", "dataset.train=d.h5", "--set", "max_length=77"});
   EXPECT_EQ(other.code, 2);
