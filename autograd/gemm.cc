@@ -6,6 +6,7 @@
 #include "autograd/base/dry_run.h"
 #include "autograd/base/error.h"
 #include "autograd/kernels/gemm_driver.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -58,6 +59,10 @@ void CheckWeight(const char* where, const WeightView& w, int64_t n) {
   LAPIDARY_CHECK(w.layout == WeightLayout::kRows || (format.pieces && w.rows % 32 == 0), where,
                  ": units are for 32 n rows of a format with pieces; got ", w.rows, " rows of ",
                  format.name);
+  LAPIDARY_CHECK(!w.map || (w.map->block >= 1 && w.map->block <= 256 && 256 % w.map->block == 0 &&
+                            w.cols % w.map->block == 0),
+                 where, ": the block of a map must divide 256 and the columns; got ",
+                 w.map ? w.map->block : 0, " of ", w.cols);
   LAPIDARY_CHECK(w.row_bytes >= w.cols / format.block_size * format.block_bytes, where,
                  ": row_bytes must hold a row; got ", w.row_bytes, " for ", w.cols, " columns of ",
                  format.name);

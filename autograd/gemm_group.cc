@@ -8,6 +8,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
 #include "autograd/kernels/gemm_driver.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -99,6 +100,9 @@ GemmOutput OneTerm(const PackedActivations& a, const WeightView& w, GemmSide sid
   return out;
 }
 
+// The correction is added by the weight's map.
+bool InWeight(const GroupPart& p) { return p.w.map && p.w.map->rank > 0; }
+
 void AddTerm(GemmOutput* out, const PackedActivations& a, const WeightView& w) {
   out->terms[1] = {a, w};
   out->term_count = 2;
@@ -156,7 +160,7 @@ void GemmGroupForward(const float* x, int64_t n, std::span<const GroupPart> part
       const GroupPart& p = parts[j];
       outputs.push_back(
           OneTerm(packed, p.w, GemmSide::kForward, y[j] + pass.begin * p.w.rows, p.w.rows, false));
-      if (p.rank == 0) continue;
+      if (p.rank == 0 || InWeight(p)) continue;
       AddTerm(&outputs.back(),
               Pack(table, {z_rows + z_at, rank, 1, rows, p.rank}, memory.At(z_places[j])),
               scaled.views[j]);
@@ -189,7 +193,7 @@ void PartInputGrad(const float* dy, int64_t n, const GroupPart& p, const WeightV
     if (!dx.data) return;
     GemmOutput out =
         OneTerm(packed, p.w, GemmSide::kInputGrad, dx.data + pass.begin * cols, cols, dx.add);
-    if (rank > 0) {
+    if (rank > 0 && !InWeight(p)) {
       AddTerm(&out, Pack(table, {dz_rows, dz_stride, 1, rows, rank}, memory.At(dz_place)),
               F32View(p.a, rank, cols));
     }

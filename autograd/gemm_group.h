@@ -6,6 +6,10 @@
 //   arXiv:2106.09685) dx  = sum over j of [dy_j | dz_j] [W_j ; A_j],  dz_j = dy_j s_j B_j dA_j =
 //   dz_j^T x,  dB_j = dy_j^T (s_j z_j)
 //
+// A part whose weight has a map with a correction of its own (autograd/weight_map.h) is the product
+// with that weight alone: its A and B are in W_eff already. Its gradients are those of a
+// straight-through estimator, the formulas above with dx = dy W_eff; no gradient of W is formed.
+//
 // Bits: those of the products of gemm.h called one after the other with `add`, s_j B_j and s_j z_j
 // formed in float32 first (tests/autograd/gemm_group_test.cc is that definition). So they depend
 // neither on threads nor on how the tokens are cut: rows of y, z and dx are their own, and dA and

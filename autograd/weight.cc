@@ -6,6 +6,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/float16.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -65,6 +66,10 @@ const WeightFormat& GetWeightFormat(int32_t id) {
 }
 
 void DequantizeColumns(const WeightView& w, int64_t row, int64_t begin, int64_t end, float* out) {
+  if (w.map) {
+    MappedColumns(w, row, 1, begin, end, out, end - begin);
+    return;
+  }
   const WeightFormat& format = GetWeightFormat(w.format);
   if (w.layout == WeightLayout::kRows) {
     format.dequantize(static_cast<const char*>(w.data) + row * w.row_bytes, begin, end, out);

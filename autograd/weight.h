@@ -33,6 +33,8 @@ enum class WeightLayout : int32_t {
 // row_bytes; piece p of row r in block column b lies at
 //   data + (r / 32) * 32 * row_bytes + b * 32 * block_bytes + 32 * (bytes of earlier pieces)
 //   + (r % 32) * (bytes of p)
+struct WeightMap;  // autograd/weight_map.h
+
 struct WeightView {
   int32_t format = kFormatF32;
   int64_t rows = 0;            // O, output features
@@ -41,6 +43,9 @@ struct WeightView {
                                // than 2 bytes for block formats
   int64_t row_bytes = 0;
   WeightLayout layout = WeightLayout::kRows;  // kUnits: data is aligned to 64 bytes, no gaps
+  // What becomes of the values before a product or a look-up sees them (fake quantization); null:
+  // nothing. Must outlive every use of the view.
+  const WeightMap* map = nullptr;
 };
 
 inline WeightView F32View(const float* data, int64_t rows, int64_t cols) {
@@ -86,10 +91,11 @@ void RegisterWeightFormat(const WeightFormat& format);
 const WeightFormat& GetWeightFormat(int32_t id);
 bool HasWeightFormat(int32_t id);
 
-// Columns [begin, end) (multiples of the block size) of one row, as float32, from any layout.
+// Columns [begin, end) (multiples of the block size, and of the map's) of one row, as float32, from
+// any layout, with the map applied.
 void DequantizeColumns(const WeightView& w, int64_t row, int64_t begin, int64_t end, float* out);
 
-// Rows [row, row + count), whole, as float32 out[count, cols].
+// Rows [row, row + count), whole, as float32 out[count, cols], with the map applied.
 void DequantizeRows(const WeightView& w, int64_t row, int64_t count, float* out);
 
 }  // namespace lapidary

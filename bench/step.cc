@@ -7,6 +7,7 @@
 // where the last step's time went. The batch is made beforehand: nothing waits for data.
 //   --control: one adapter of rank 1 in the first layer, so that gradients flow all the way down;
 //     against it, what adapters cost.
+//   --qat GRID: fake quantization of the linears (model/qat.h); against a plain run, what it costs.
 //   --table: a line for 512, 1024, ... 32768 tokens, up to --tokens.
 // With LAPIDARY_THREADS=1 steps are timed by processor time, which other programs disturb less.
 // bench/compare_torch.py sets PyTorch + PEFT beside it.
@@ -29,6 +30,7 @@
 #include "bench/peak.h"
 #include "model/adapt.h"
 #include "model/load.h"
+#include "model/qat.h"
 
 namespace lapidary {
 namespace {
@@ -43,8 +45,8 @@ int64_t PeakMemory() {
 }
 
 struct StepArgs {
-  std::string model, compute = "bfloat16";
-  int64_t tokens = 512, steps = 3, rank = 16;
+  std::string model, compute = "bfloat16", qat;
+  int64_t tokens = 512, steps = 3, rank = 16, chunk = 512;
   bool checkpointing = false, control = false, table = false, profile = false, json = false;
 };
 
@@ -99,6 +101,8 @@ class StepBench {
     options_.forward.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
     options_.forward.training = true;
     options_.forward.gradient_checkpointing = args.checkpointing;
+    policy_.chunk = args.chunk;
+    options_.forward.activations = &policy_;
   }
 
   StepTimes Run(int64_t tokens) {
@@ -135,6 +139,7 @@ class StepBench {
   Transformer& model_;
   const StepArgs& args_;
   AdamW optimizer_;
+  ActivationPolicy policy_;
   StepOptions options_;
 };
 
@@ -200,6 +205,11 @@ int Run(const StepArgs& args) {
   config.lora_alpha = 32;
   config.target_modules = {false, {args.control ? "layers.0.self_attn.q_proj" : "text-linear"}};
   AttachLora(loaded.model, config, 1);
+  if (!args.qat.empty()) {
+    QatConfig qat;
+    qat.format = args.qat;
+    AttachQat(loaded.model, ResolveQat(loaded.model, qat));
+  }
   StepBench bench(loaded.model, args);
   const double flops = FlopsPerToken(loaded.model, args.checkpointing);
   if (!args.json) {
@@ -228,6 +238,8 @@ int main(int argc, char** argv) {
   app.add_option("--steps", args.steps)->check(CLI::Range(1, 1000));
   app.add_option("--rank", args.rank)->check(CLI::Range(1, 4096));
   app.add_option("--compute", args.compute)->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--qat", args.qat, "fake-quantize the linears to this grid");
+  app.add_option("--chunk", args.chunk, "tokens of a feed-forward stage at a time");
   app.add_flag("--checkpointing", args.checkpointing);
   app.add_flag("--control", args.control, "one adapter of rank 1 in the first layer instead");
   app.add_flag("--table", args.table, "512, 1024, ... tokens, up to --tokens (default 32768)");

@@ -7,21 +7,13 @@
 
 #include "autograd/base/parallel.h"
 #include "autograd/base/random.h"
+#include "model/module_match.h"
 #include "model/tensor_names.h"
 
 namespace lapidary {
 namespace {
 
 constexpr const char* kPeftPrefix = "base_model.model.";
-// The words all-linear and text-linear as the regular expressions that PEFT understands.
-std::string LinearsPattern(bool with_embedders, bool text_only) {
-  const std::string text = std::string(text_only ? "" : R"(language_model\.)") +
-                           R"(layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj))";
-  if (!with_embedders || text_only) return R"(model\.)" + text;
-  return R"(model\.()" + text +
-         R"(|embed_vision\.patch_dense|embed_vision\.multimodal_embedder\.embedding_projection|embed_audio\.embedding_projection))";
-}
-
 bool EndsWith(const std::string& s, const std::string& suffix) {
   return s.size() >= suffix.size() &&
          s.compare(s.size() - suffix.size(), suffix.size(), suffix) == 0;
@@ -31,55 +23,6 @@ std::string CanonicalModulePath(const std::string& path) {
   const std::string name = CanonicalTensorName(path + ".weight");
   return name.substr(0, name.size() - std::strlen(".weight"));
 }
-
-// PEFT's matching of one ModulePattern, on both spellings of a path. Remembers which names matched
-// something.
-class Matcher {
- public:
-  Matcher(const ModulePattern& pattern, const char* field, bool text_only)
-      : pattern_(pattern), field_(field), text_only_(text_only) {
-    if (!pattern_.is_regex) return;
-    try {
-      regex_ = std::regex(pattern_.names.at(0), std::regex::ECMAScript);
-    } catch (const std::regex_error& error) {
-      throw Error(StrCat("lora: ", field, " must be a regular expression; got '", pattern_.names[0],
-                         "': ", error.what()));
-    }
-  }
-
-  bool Matches(const std::string& canonical) {
-    bool any = false;
-    for (const std::string& path : {InMemoryModulePath(canonical, text_only_), canonical}) {
-      if (pattern_.is_regex) {
-        if (std::regex_match(path, regex_)) used_.insert(pattern_.names[0]), any = true;
-        continue;
-      }
-      for (const std::string& name : pattern_.names) {
-        if (path == name || EndsWith(path, "." + name)) used_.insert(name), any = true;
-      }
-    }
-    return any;
-  }
-
-  void CheckAllUsed() const {
-    for (const std::string& name : pattern_.names) {
-      LAPIDARY_CHECK(used_.count(name), "lora: every entry of ", field_,
-                     " must match a module; got '", name,
-                     "', which matches none; try all-linear, text-linear, or ",
-                     pattern_.is_regex
-                         ? "a list of names such as [\"q_proj\"]: a text is a regular expression "
-                           "for whole paths"
-                         : "a name such as q_proj");
-    }
-  }
-
- private:
-  const ModulePattern pattern_;
-  const char* field_;
-  const bool text_only_;
-  std::regex regex_;
-  std::set<std::string> used_;
-};
 
 // PEFT's layers_to_transform: the number after the layers' list must be in it. Modules without a
 // number are left out.
@@ -96,10 +39,7 @@ bool LayerSelected(const AdapterConfig& config, const std::string& path) {
 }
 
 AdapterConfig ResolveWords(AdapterConfig config, bool text_only) {
-  if (config.target_modules.names.size() != 1) return config;
-  const std::string word = config.target_modules.names[0];
-  if (word == "all-linear") config.target_modules = {true, {LinearsPattern(true, text_only)}};
-  if (word == "text-linear") config.target_modules = {true, {LinearsPattern(false, text_only)}};
+  config.target_modules = ResolveModuleWords(config.target_modules, text_only);
   return config;
 }
 
@@ -186,8 +126,8 @@ std::vector<Linear*> Targets(Transformer& model, const AdapterConfig& config) {
   LAPIDARY_CHECK(!config.target_modules.empty(),
                  "lora: target_modules must be given; got nothing; try all-linear or text-linear");
   const bool text_only = model.config.text_only;
-  Matcher targets(config.target_modules, "target_modules", text_only);
-  Matcher excluded(config.exclude_modules, "exclude_modules", text_only);
+  ModuleMatcher targets(config.target_modules, "lora: target_modules", text_only);
+  ModuleMatcher excluded(config.exclude_modules, "lora: exclude_modules", text_only);
   std::vector<Linear*> found;
   ForEachLinear(model, [&](Linear& l) {
     if (!targets.Matches(l.path)) return;

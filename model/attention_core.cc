@@ -7,6 +7,7 @@
 #include "autograd/base/dry_run.h"
 #include "autograd/block_copy.h"
 #include "autograd/ops/attention.h"
+#include "autograd/ops/fake_quant.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
 
@@ -33,9 +34,9 @@ class Core {
              RowsApart(layer.k_proj, width_, c_.linear) &&
              (layer.config.k_is_v || RowsApart(layer.v_proj, width_, c_.linear));
     at_once_ = split_ || layer.q_norm.trainable || layer.k_norm.trainable ? 1 : groups_;
-    constexpr int64_t kRunFloats = int64_t{4} << 20;  // of queries
-    run_ =
-        std::clamp<int64_t>(kRunFloats / (at_once_ * share_ * width_) / 64 * 64, 64, 2 * cut.chunk);
+    // Of queries. Fake quantization is done anew for every run.
+    const int64_t most = int64_t{layer.q_proj.w.Map() ? 16 : 4} << 20;
+    run_ = std::clamp<int64_t>(most / (at_once_ * share_ * width_) / 64 * 64, 64, 2 * cut.chunk);
   }
 
   AttentionState Forward(bool keep) {
@@ -181,7 +182,12 @@ class Core {
     const Shape shape = {raw_k.shape()[0], g.count, width_};
     Var k = RmsNorm(raw_k.Reshaped(shape), tape.Leaf(layer_.k_norm), c_.rms_norm_eps);
     k = Rope(std::move(k), Positions(first, shape[0]), layer_.inv_freq);
-    return {std::move(k), RmsNorm(raw_v.Reshaped(shape), Var(), c_.rms_norm_eps)};
+    Var v = RmsNorm(raw_v.Reshaped(shape), Var(), c_.rms_norm_eps);
+    if (c_.int8_kv_cache) {
+      k = FakeQuantInt8(std::move(k), 32);
+      v = FakeQuantInt8(std::move(v), 32);
+    }
+    return {std::move(k), std::move(v)};
   }
 
   // The gradients of the projections of groups: of queries over state->o, of keys and values to dk

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autograd/ops/activation.h"
+#include "autograd/ops/fake_quant.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
 
@@ -74,6 +75,10 @@ Var SelfAttention(Layer& layer, Var x, const LayerContext& c) {
                   : Rope(std::move(q), c.positions, layer.inv_freq);
   k = Rope(std::move(k), c.positions, layer.inv_freq);
   v = RmsNorm(std::move(v), Var(), eps);
+  if (c.int8_kv_cache) {
+    k = FakeQuantInt8(std::move(k), 32);
+    v = FakeQuantInt8(std::move(v), 32);
+  }
   // In float32 under either compute type: the scores of 256- and 512-wide heads are not divided by
   // sqrt(D), so rounding q and k to bf16 costs a third of the whole distance to the float32 logits
   // (measured on the golden checkpoints).

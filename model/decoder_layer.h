@@ -24,6 +24,7 @@ struct LayerContext {
   int64_t window = 0;
   const ModelInput* input = nullptr;  // for spans over the cache
   bool hf_rule = false;
+  bool int8_kv_cache = false;  // keys and values are fake-quantized (model/qat.h)
 };
 
 // A context for rows [first, first + count) of the pass: dropout counts tokens by their place in

@@ -1,16 +1,44 @@
 #include "model/linear.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "autograd/base/parallel.h"
+#include "autograd/ops/fake_quant.h"
 #include "autograd/ops/matmul.h"
 
 namespace lapidary {
 
-WeightView Weight::Current() const {
+FakeWeight::FakeWeight(const Grid& which, int64_t cols) : grid(&which) {
+  const int64_t block = which.block();
+  map.block = block > 0 ? block : 1;
+  map.apply = Apply;
+  map.context = this;
+  row_scale_bytes_ = (block > 0 ? cols / block : 1) * which.scale_bytes();
+}
+
+void FakeWeight::Apply(const void* self, int64_t row, int64_t begin, int64_t end,
+                       float* values) noexcept {
+  const FakeWeight& fake = *static_cast<const FakeWeight*>(self);
+  const Grid& grid = *fake.grid;
+  if (!fake.kept) {
+    grid.Project(values, end - begin);
+    return;
+  }
+  const int64_t first = grid.block() > 0 ? begin / grid.block() * grid.scale_bytes() : 0;
+  grid.ProjectOn(fake.scales.data() + row * fake.row_scale_bytes_ + first, values, end - begin);
+}
+
+WeightView Weight::Plain() const {
   return param ? F32View(param->value.data(), view.rows, view.cols) : view;
+}
+
+WeightView Weight::Current() const {
+  WeightView current = Plain();
+  current.map = Map();
+  return current;
 }
 
 void Weight::MakeTrainable() {
@@ -32,9 +60,13 @@ void Weight::MakeTrainable() {
 
 namespace {
 
-Var Base(Linear& linear, Var x, Compute compute) {
-  Var y = linear.w.param ? MatMul(x, x.tape().Leaf(*linear.w.param), compute)
-                         : MatMulFrozen(x, linear.w.view, compute);
+Var Base(Linear& linear, Var x, const LinearContext& context) {
+  const Compute compute = context.compute;
+  const WeightMap* map = context.base_only ? nullptr : linear.w.Map();
+  WeightView view = linear.w.view;
+  view.map = map;
+  Var y = linear.w.param ? MatMul(x, x.tape().Leaf(*linear.w.param), compute, /*values=*/true, map)
+                         : MatMulFrozen(x, view, compute);
   return linear.bias ? AddBias(y, x.tape().Leaf(*linear.bias)) : y;
 }
 
@@ -51,12 +83,23 @@ bool Drops(const Linear& linear, const LinearContext& context) {
 
 // Frozen, and what its adapter reads is x itself: one product with the low-rank term inside.
 bool Fuses(const Linear& linear, const LinearContext& context) {
+  if (context.base_only) return !linear.w.param;
   return !linear.w.param && !Drops(linear, context) && !(linear.lora && linear.lora->magnitude);
 }
 
-AdaptedWeight Adapted(Linear& linear, Tape& tape) {
-  AdaptedWeight w = {linear.w.view, Var(), Var(), 1};
-  if (Lora* lora = linear.lora.get()) {
+// The linears' input as fake quantization of activations has it, if one of them wants that. Those
+// of one group always agree: the choice is the run's.
+Var Rounded(std::span<Linear* const> linears, Var x, const LinearContext& context) {
+  const bool rounds = std::any_of(linears.begin(), linears.end(), [&](const Linear* linear) {
+    return !context.base_only && linear->w.Map() && linear->w.fake->int8_input;
+  });
+  return rounds ? FakeQuantInt8(std::move(x), 0) : x;
+}
+
+AdaptedWeight Adapted(Linear& linear, Tape& tape, const LinearContext& context) {
+  BindAdapter(linear);
+  AdaptedWeight w = {context.base_only ? linear.w.Plain() : linear.w.Current(), Var(), Var(), 1};
+  if (Lora* lora = context.base_only ? nullptr : linear.lora.get()) {
     w.a = tape.Leaf(lora->a);
     w.b = tape.Leaf(lora->b);
     w.scale = lora->scale;
@@ -66,7 +109,7 @@ AdaptedWeight Adapted(Linear& linear, Tape& tape) {
 
 // Trainable weights, dropout and DoRA, from products on their own.
 Var Composed(Linear& linear, Var x, const LinearContext& context) {
-  if (!linear.lora) return Base(linear, x, context.compute);
+  if (!linear.lora || context.base_only) return Base(linear, x, context);
   Lora& lora = *linear.lora;
   Var adapted = x;
   const bool drops = Drops(linear, context);
@@ -76,7 +119,7 @@ Var Composed(Linear& linear, Var x, const LinearContext& context) {
     adapted = Dropout(x, lora.dropout, key, *context.step_positions);
   }
   const Var low = LowRank(lora, adapted, context.compute);
-  if (!lora.magnitude) return Add(Base(linear, x, context.compute), low);
+  if (!lora.magnitude) return Add(Base(linear, x, context), low);
 
   // PEFT: base(x) + (m/norm - 1) W dropout(x) + (m/norm) s B A dropout(x). Without dropout that is
   // m/norm * (W x + s B A x) + bias; the bias is outside the scaling.
@@ -104,9 +147,10 @@ Var Composed(Linear& linear, Var x, const LinearContext& context) {
 
 std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearContext& context) {
   Tape& tape = x.tape();
+  x = Rounded(linears, std::move(x), context);
   std::vector<AdaptedWeight> fused;
   for (Linear* linear : linears) {
-    if (Fuses(*linear, context)) fused.push_back(Adapted(*linear, tape));
+    if (Fuses(*linear, context)) fused.push_back(Adapted(*linear, tape, context));
   }
   std::vector<Var> products;
   if (!fused.empty()) products = MatMulGroup(x, fused, context.compute);
@@ -131,10 +175,11 @@ Var Forward(Linear& linear, Var x, const LinearContext& context) {
 std::vector<Var> ForwardForGradient(std::span<Linear* const> linears, Var x,
                                     const LinearContext& context) {
   Tape& tape = x.tape();
+  x = Rounded(linears, std::move(x), context);
   const auto fuses = [&](const Linear& linear) { return Fuses(linear, context) && !linear.bias; };
   std::vector<AdaptedWeight> fused;
   for (Linear* linear : linears) {
-    if (fuses(*linear)) fused.push_back(Adapted(*linear, tape));
+    if (fuses(*linear)) fused.push_back(Adapted(*linear, tape, context));
   }
   std::vector<Var> products;
   if (!fused.empty()) products = MatMulGroup(x, fused, context.compute, /*values=*/false);
@@ -144,7 +189,8 @@ std::vector<Var> ForwardForGradient(std::span<Linear* const> linears, Var x,
     if (fuses(*linear)) {
       ys.push_back(products[next++]);
     } else if (linear->w.param && !linear->lora && !linear->bias) {
-      ys.push_back(MatMul(x, tape.Leaf(*linear->w.param), context.compute, /*values=*/false));
+      ys.push_back(MatMul(x, tape.Leaf(*linear->w.param), context.compute, /*values=*/false,
+                          context.base_only ? nullptr : linear->w.Map()));
     } else {
       ys.push_back(Forward(*linear, x, context));
     }
@@ -154,6 +200,8 @@ std::vector<Var> ForwardForGradient(std::span<Linear* const> linears, Var x,
 
 bool RowsApart(const Linear& linear, int64_t unit, const LinearContext& context) {
   constexpr int64_t kUnitRows = 32;  // of WeightLayout::kUnits
+  // A map counts rows from the first.
+  if (linear.w.Map() && !context.base_only) return false;
   return Fuses(linear, context) && !linear.bias && linear.w.rows() % unit == 0 &&
          (linear.w.view.layout == WeightLayout::kRows || unit % kUnitRows == 0);
 }
@@ -171,7 +219,7 @@ std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor&
     view.data = static_cast<const uint8_t*>(view.data) + part.first * view.row_bytes;
     view.rows = part.count;
     weights.push_back({view, Var(), Var(), 1});
-    if (const Lora* lora = linear.lora.get()) {
+    if (const Lora* lora = context.base_only ? nullptr : linear.lora.get()) {
       weights.back().a = tape.Constant(lora->a.value);
       weights.back().b = tape.Constant(lora->b.value.Rows(part.first, part.count));
       weights.back().scale = lora->scale;
@@ -182,6 +230,15 @@ std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor&
     ys.push_back(y.value());
   }
   return ys;
+}
+
+void BindAdapter(Linear& linear) {
+  if (!linear.w.fake || !linear.lora) return;
+  WeightMap& map = linear.w.fake->map;
+  map.a = linear.lora->a.value.data();
+  map.b = linear.lora->b.value.data();
+  map.rank = linear.lora->rank();
+  map.scale = linear.lora->scale;
 }
 
 Tensor AdaptedRowNorms(const Linear& linear) {

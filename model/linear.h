@@ -1,8 +1,9 @@
-// Linear: the one place where a weight meets an activation. LoRA and DoRA live here (and fake
-// quantization will).
+// Linear: the one place where a weight meets an activation. LoRA, DoRA and fake quantization live
+// here.
 //   y = x W^T [+ bias] + s (dropout(x) A^T) B^T        Hu et al. 2021, arXiv:2106.09685; rsLoRA:
 //   arXiv:2312.03732 DoRA: y = m / ||W + s B A|| * (x W^T + s x A^T B^T), the norm without gradient
 //   Liu et al. 2024, arXiv:2402.09353
+//   Fake quantization: y = x Q(W + s B A)^T with the gradient straight through Q (model/qat.h)
 #ifndef LAPIDARY_MODEL_LINEAR_H_
 #define LAPIDARY_MODEL_LINEAR_H_
 
@@ -14,9 +15,31 @@
 #include "autograd/gemm.h"
 #include "autograd/ops/basic.h"
 #include "autograd/tape.h"
-#include "autograd/weight.h"
+#include "autograd/weight_map.h"
+#include "quant/fake_quant.h"
 
 namespace lapidary {
+
+// Fake quantization of one matrix, as the map of the views that products see. Not to be moved.
+struct FakeWeight {
+  const Grid* grid = nullptr;
+  bool on = true;           // false: products see the weight as it is
+  bool kept = false;        // scales are those below, not taken from the values in every product
+  bool int8_input = false;  // its input is fake-quantized, int8 with a scale per token
+  bool fixed = false;       // kept ones are never taken anew
+  std::vector<uint8_t> scales;  // kept: [rows][blocks of a row][grid->scale_bytes()]
+  WeightMap map;
+
+  FakeWeight(const Grid& which, int64_t cols);
+  FakeWeight(const FakeWeight&) = delete;
+  FakeWeight& operator=(const FakeWeight&) = delete;
+  int64_t row_scale_bytes() const { return row_scale_bytes_; }
+
+ private:
+  static void Apply(const void* self, int64_t row, int64_t begin, int64_t end,
+                    float* values) noexcept;
+  int64_t row_scale_bytes_ = 0;
+};
 
 // A matrix [rows, cols]: read-only bytes in any format (frozen), or a float32 Param once it is to
 // be trained.
@@ -25,11 +48,16 @@ struct Weight {
   WeightView view;                    // what the frozen bytes are; invalid once `param` is set
   std::shared_ptr<const void> owner;  // keeps the bytes alive (a memory map, an arena block)
   std::unique_ptr<Param> param;       // set: trainable, float32
+  std::unique_ptr<FakeWeight> fake;   // set: fake-quantized
 
   int64_t rows() const { return view.rows; }
   int64_t cols() const { return view.cols; }
-  // What GEMM multiplies by: the param's values or the frozen bytes.
+  // What GEMM multiplies by: the param's values or the frozen bytes, fake-quantized if they are.
   WeightView Current() const;
+  // The same without fake quantization.
+  WeightView Plain() const;
+  // The map of Current(); null: none.
+  const WeightMap* Map() const { return fake && fake->on ? &fake->map : nullptr; }
   // Turns the frozen bytes into a trainable float32 Param.
   void MakeTrainable();
 };
@@ -59,6 +87,7 @@ struct LinearContext {
   bool training = false;  // dropout acts
   RandomKey random;       // seed and step; `op` is filled from the module path
   const std::vector<int64_t>* step_positions = nullptr;  // [N], the index of dropout
+  bool base_only = false;  // without adapters and fake quantization: the teacher of a distillation
 };
 
 // x [N, I] -> [N, O]. A frozen weight and its LoRA are one product (autograd/gemm_group.h); with
@@ -84,6 +113,10 @@ bool RowsApart(const Linear& linear, int64_t unit, const LinearContext& context)
 // Those features of Forward, bit for bit, without gradients: [N, count] each, packing x once.
 std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor& x,
                                 const LinearContext& context);
+
+// Lets the map of a fake-quantized weight add the linear's adapter. Forward does it; needed before
+// reading rows of linear.w.Current().
+void BindAdapter(Linear& linear);
 
 // Row norms ||W + s B A|| [O] in float32, sums in double. For DoRA, and to initialize its
 // magnitudes.

@@ -79,8 +79,11 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
     if (soft) ids[i] = text.pad_token_id;
   }
   Var h = model.embed_tokens.param
-              ? Embedding(tape.Leaf(*model.embed_tokens.param), ids, scale, text.pad_token_id)
-              : tape.Constant(EmbeddingFrozen(model.embed_tokens.view, ids, scale));
+              ? Embedding(tape.Leaf(*model.embed_tokens.param), ids, scale, text.pad_token_id,
+                          context.base_only ? nullptr : model.embed_tokens.Map())
+              : tape.Constant(EmbeddingFrozen(
+                    context.base_only ? model.embed_tokens.Plain() : model.embed_tokens.Current(),
+                    ids, scale));
   if (!input.patch_rows.empty()) {
     LinearContext media = context;
     std::vector<int64_t> rows = input.patch_rows;  // dropout counts by the token where a patch goes
@@ -154,8 +157,12 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
     shared->step_positions.resize(input.size());
     std::iota(shared->step_positions.begin(), shared->step_positions.end(), int64_t{0});
   }
-  shared->linear = {
-      options.compute, options.training, {options.seed, options.step, 0}, &shared->step_positions};
+  shared->linear = {options.compute,
+                    options.training,
+                    {options.seed, options.step, 0},
+                    &shared->step_positions,
+                    options.base_only};
+  shared->int8_kv_cache = model.int8_kv_cache && !options.base_only;
   shared->rms_norm_eps = static_cast<float>(text.rms_norm_eps);
   shared->num_attention_heads = text.num_attention_heads;
   shared->positions = Positions(input, past);
@@ -205,8 +212,9 @@ Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
   options.compute = compute;
   Weight& head = model.head();
   if (head.param)
-    return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats);
-  return CrossEntropyFrozen(std::move(hidden), head.view, targets, weights, options, stats);
+    return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats,
+                        head.Map());
+  return CrossEntropyFrozen(std::move(hidden), head.Current(), targets, weights, options, stats);
 }
 
 std::vector<Param*> TrainableParams(Transformer& model) {

@@ -49,6 +49,7 @@ struct Transformer {
   Param norm;
   std::unique_ptr<VisionEmbedder> vision;
   std::unique_ptr<AudioEmbedder> audio;
+  bool int8_kv_cache = false;  // keys and values are fake-quantized (model/qat.h)
 
   Weight& head() { return lm_head ? *lm_head : embed_tokens; }
 };
@@ -65,6 +66,7 @@ struct ForwardOptions {
   bool gradient_checkpointing = false;  // forget what layers compute, as `activations` says
   const ActivationPolicy* activations = nullptr;  // null: inputs of layers are kept, in memory
   uint64_t seed = 0, step = 0;                    // of dropout
+  bool base_only = false;    // without adapters and fake quantization: a teacher
   KvCache* cache = nullptr;  // generation: keys and values seen before; no gradients
   bool last_only = false;    // with a cache: only the last token's hidden state, [1, C], is wanted
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's

@@ -23,6 +23,19 @@ struct ScaleRule {
   // n values (a multiple of block_size) to n / block_size blocks. Values must be finite and at most
   // Format::max_abs.
   void (*quantize)(const float* row, int64_t n, uint8_t* out) = nullptr;
+  // n values replaced by what those blocks dequantize to; null: by way of the blocks
+  // (quant/fake_quant.h). Formats that train fast have it, made of the same code as quantize.
+  void (*project)(float* values, int64_t n) = nullptr;
+};
+
+// Where the scales of a block lie and what they mean, for values that move while their scales are
+// kept: sub-blocks of `sub` elements with x' = step * code - offset, codes low..high.
+struct ScaleHead {
+  int64_t sub = 0;            // 0: the format does not offer it
+  int64_t at = 0, bytes = 0;  // of the scales in a block
+  int low = 0, high = 0;
+  // block_size / sub steps and offsets from those bytes.
+  void (*load)(const uint8_t* head, float* steps, float* offsets) = nullptr;
 };
 
 struct Format {
@@ -34,6 +47,7 @@ struct Format {
   // n values (a multiple of block_size) from n / block_size blocks. `blocks` needs no alignment.
   void (*dequantize)(const uint8_t* blocks, int64_t n, float* out) = nullptr;
   std::vector<ScaleRule> rules;  // never empty
+  ScaleHead head = {};
 };
 
 // Every row of the table, by ascending id.

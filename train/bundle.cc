@@ -11,6 +11,7 @@
 #include "data/chat_template.h"
 #include "model/adapt.h"
 #include "model/load.h"
+#include "model/qat.h"
 
 namespace lapidary {
 namespace {
@@ -128,6 +129,14 @@ std::string FolderTemplate(const std::string& path) {
   return "";
 }
 
+// A model or adapter that was trained on a grid is run on it.
+void AttachRecordedQat(const std::string& folder, Bundle* bundle) {
+  const std::optional<QatRecord> record = ReadQatRecord(folder);
+  if (!record || record->projected) return;
+  const std::string scales = folder + "/" + kQatScalesFile;
+  AttachQat(bundle->model, *record, std::filesystem::exists(scales) ? scales : "");
+}
+
 }  // namespace
 
 const Tokenizer& Bundle::RequireTokenizer() const {
@@ -178,6 +187,7 @@ Bundle OpenBundle(const std::string& path, const std::string& adapter, const Bas
       bundle.warnings.push_back(StrCat(path, ": ", *warning));
   }
   if (!adapter.empty()) LoadAdapter(bundle.model, adapter, /*trainable=*/false);
+  AttachRecordedQat(adapter.empty() ? path : adapter, &bundle);
   return bundle;
 }
 

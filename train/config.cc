@@ -8,6 +8,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "model/quantize_base.h"
+#include "quant/fake_quant.h"
 #include "train/config_fields.h"
 #include "train/plan.h"
 
@@ -241,6 +242,8 @@ class Reader {
       T number{};
       if constexpr (std::is_same_v<T, double>) {
         Read(key + "." + name, item, number, RealRule{0, 1e6});
+      } else if constexpr (std::is_same_v<T, std::string>) {
+        Read(key + "." + name, item, number, TextRule{});
       } else {
         Read(key + "." + name, item, number, IntRule{1, 1 << 20});
       }
@@ -265,6 +268,16 @@ class Reader {
                    origin_.Of(key + ".target_modules"),
                    ": 'lora.target_modules' must name something to train; got nothing; try "
                    "\"text-linear\"");
+  }
+  void Read(const std::string& key, const Json& value, std::optional<QatConfig>& field, NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
+    field.emplace();
+    Reader reader(value, key + ".", origin_);
+    VisitQatFields(*field, reader);
+    reader.Finish();
+    CheckQatConfig(*field, origin_.Of(key));
   }
   void Read(const std::string& key, const Json& value, ScheduleOptions& field, NoRule) {
     if (value.is_null()) return;
@@ -338,6 +351,13 @@ class Writer {
     VisitLoraFields(*field, writer);
     return object;
   }
+  static Json ToJson(const std::optional<QatConfig>& field) {
+    if (!field) return nullptr;
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitQatFields(*field, writer);
+    return object;
+  }
   static Json ToJson(const ScheduleOptions& field) {
     Json object = Json::object();
     Writer writer(&object);
@@ -397,6 +417,31 @@ void Override(const std::string& assignment, Json& object, Origin& origin) {
   origin.overridden.insert(key);
 }
 
+// What fake quantization asks of the rest of the configuration.
+void CheckQat(const TrainConfig& c, const Origin& origin) {
+  if (!c.qat) return;
+  if (c.lora) {
+    LAPIDARY_CHECK(c.lora->lora_dropout == 0, origin.Of("lora.lora_dropout"),
+                   ": 'lora.lora_dropout' must be 0 with qat, for the adapter is in the quantized "
+                   "weight; got ",
+                   c.lora->lora_dropout);
+    LAPIDARY_CHECK(!c.lora->use_dora, origin.Of("lora.use_dora"),
+                   ": 'lora.use_dora' must be false with qat; got true");
+    return;
+  }
+  if (c.save_dtype != "BF16") return;
+  std::vector<std::string> names = {c.qat->format, c.qat->embedding_format};
+  for (const auto& [pattern, grid] : c.qat->format_pattern) names.push_back(grid);
+  for (const std::string& name : names) {
+    const Grid* grid = FindGrid(name);
+    LAPIDARY_CHECK(
+        !grid || (grid->exact_in_bf16() && c.qat->scales == "follow"), origin.Of("save_dtype"),
+        ": 'save_dtype' must be F32 in full fine-tuning on a grid that bf16 values do not "
+        "keep, or with scales that are kept; got BF16 with ",
+        name, "; try save_dtype=F32");
+  }
+}
+
 void CheckWhole(TrainConfig& c, const Origin& origin) {
   const auto need = [&](const char* key, bool present, const char* hint) {
     LAPIDARY_CHECK(present, origin.Of(key), ": '", key, "' must be given; got none; try ", hint);
@@ -413,6 +458,7 @@ void CheckWhole(TrainConfig& c, const Origin& origin) {
       c.lora || (c.base_format.empty() && c.embedding_format.empty()), origin.Of("base_format"),
       ": 'base_format' must be null in full fine-tuning, which trains the matrices; got '",
       c.base_format, "', embedding_format '", c.embedding_format, "'; try lora");
+  CheckQat(c, origin);
   if (c.learning_rate == 0) c.learning_rate = c.lora ? 2e-4 : 2e-5;
   LAPIDARY_CHECK(c.adam_beta1 < 1, origin.Of("adam_beta1"), ": 'adam_beta1' must be below 1; got ",
                  c.adam_beta1);
@@ -496,6 +542,10 @@ std::string TrainConfigHelp() {
                             ? defaults.at(key)
                             : defaults.at(key.substr(0, dot)).at(key.substr(dot + 1));
     line(key, value.dump(), meaning);
+  });
+  QatConfig qat;
+  VisitQatFields(qat, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    line("qat." + key, "", meaning);
   });
   AdapterConfig lora;
   VisitLoraFields(lora, [&](const std::string& key, auto&, const auto&, const char* meaning) {

@@ -12,6 +12,7 @@
 
 #include "data/augment.h"
 #include "data/dataset.h"
+#include "model/qat.h"
 #include "quant/adapter.h"
 #include "train/schedule.h"
 
@@ -33,6 +34,8 @@ struct TrainConfig {
 
   // LoRA; absent: full fine-tuning.
   std::optional<AdapterConfig> lora;
+  // Quantization-aware training (model/qat.h); absent: none.
+  std::optional<QatConfig> qat;
   // Full fine-tuning: the type of the tensors in the checkpoint's model.safetensors.
   std::string save_dtype = "BF16";
 

@@ -49,6 +49,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("overwrite_output_dir", c.overwrite_output_dir, NoRule{},
         "remove an earlier run's files from output_dir first");
   visit("lora", c.lora, NoRule{}, "adapter as in PEFT; null: full fine-tuning");
+  visit("qat", c.qat, NoRule{}, "quantization-aware training, an object; null: none");
   visit("save_dtype", c.save_dtype, WordRule{{"BF16", "F32"}},
         "type of model.safetensors in full fine-tuning");
   visit("learning_rate", c.learning_rate, RealRule{0, 10}, "peak; 0: 2e-4 with LoRA, 2e-5 without");
@@ -163,6 +164,28 @@ void VisitLoraFields(Config& c, Visit&& visit) {
   visit("layers_to_transform", c.layers_to_transform, NoRule{}, "only these layers");
   visit("rank_pattern", c.rank_pattern, NoRule{}, "module or regular expression -> r");
   visit("alpha_pattern", c.alpha_pattern, NoRule{}, "module or regular expression -> alpha");
+}
+
+// Keys of "qat".
+template <class Config, class Visit>
+void VisitQatFields(Config& c, Visit&& visit) {
+  visit("format", c.format, TextRule{},
+        "grid that is trained on: q4_0, int4_g32, mxfp4, q4_k, int8_channel, ...");
+  visit("target_modules", c.target_modules, NoRule{},
+        "\"text-linear\", \"all-linear\", a regular expression, or a list of names");
+  visit("exclude_modules", c.exclude_modules, NoRule{}, "the same form: modules left as they are");
+  visit("format_pattern", c.format_pattern, NoRule{},
+        "module or regular expression -> grid, or \"none\"");
+  visit("embedding_format", c.embedding_format, TextRule{},
+        "grid of the embedding and the head; \"\": not quantized");
+  visit("scales", c.scales, WordRule{{"follow", "base"}},
+        "follow the weights, or taken from the base once and kept");
+  visit("scale_refresh_steps", c.scale_refresh_steps, IntRule{1},
+        "steps between measuring the scales; for grids that are slow to measure");
+  visit("start_step", c.start_step, IntRule{0}, "steps before it train without fake quantization");
+  visit("activations", c.activations, WordRule{{"none", "int8"}},
+        "inputs of quantized modules: int8 with a scale per token");
+  visit("kv_cache", c.kv_cache, WordRule{{"none", "int8"}}, "keys and values: int8, blocks of 32");
 }
 
 // Keys of "lr_scheduler_kwargs".

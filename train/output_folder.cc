@@ -23,8 +23,9 @@ constexpr char kPrefix[] = "checkpoint-";
 constexpr char kTemporary[] = "tmp-";
 // What a run writes at the top of its folder besides checkpoints.
 constexpr const char* kOwnFiles[] = {
-    "training_config.json", "metrics.jsonl",      "report.html",
-    "adapter_config.json",  "trainer_state.json", "adapter_model.safetensors",
+    "training_config.json", "metrics.jsonl",          "report.html",
+    "adapter_config.json",  "trainer_state.json",     "adapter_model.safetensors",
+    "qat_config.json",      "qat_scales.safetensors",
 };
 // What a full fine-tuning adds; a base model kept in the same folder is not a run's to remove
 // unless the run's own files are there too.

@@ -239,7 +239,7 @@ class Chooser {
     const bool must_disk = config_.activation_offload == "disk";
     for (const bool stream : {false, true}) {
       if (stream && !rehearsal_.streamable()) break;
-      for (const int64_t chunk : kChunks) {
+      for (const int64_t chunk : chunks_) {
         for (const bool disk : {false, true}) {
           if (disk ? !may_disk : must_disk) continue;
           for (const bool split : {false, true}) {
@@ -257,8 +257,6 @@ class Chooser {
   int64_t least() const { return least_; }
 
  private:
-  static constexpr int64_t kChunks[] = {512, 256, 128, 64};
-
   // A cut that fits leaves room: fewer inputs on disk, or layers that keep more.
   void Improve(const Cut& cut, bool fewer_on_disk, int64_t on_disk) {
     const int64_t layers = rehearsal_.layers();
@@ -266,12 +264,16 @@ class Chooser {
       Most(layers, [&](int64_t n) { return Try(0, 0, layers - n, cut); });
       return;
     }
-    if (cut.stream || cut.chunk != kChunks[0]) return;
+    if (cut.stream || cut.chunk != chunks_[0]) return;
     const int64_t whole = Most(layers, [&](int64_t n) { return Try(n, 0, on_disk, cut); });
     Most(layers - whole, [&](int64_t n) { return Try(whole, n, on_disk, cut); });
   }
 
   const TrainConfig& config_;
+  // Fake quantization is done anew for every chunk, so it wants large ones.
+  const std::vector<int64_t> chunks_ = config_.qat
+                                           ? std::vector<int64_t>{2048, 1024, 512, 256, 128, 64}
+                                           : std::vector<int64_t>{512, 256, 128, 64};
   Rehearsal& rehearsal_;
   MemoryPlan& plan_;
   int64_t least_ = 0;

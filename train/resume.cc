@@ -98,11 +98,17 @@ void RestoreMoment(const StateFile& file, const std::string& path, const std::st
 }  // namespace
 
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
-                     const AdamW& optimizer, const TrainConfig& config, const RunState& state) {
+                     const AdamW& optimizer, const TrainConfig& config, const RunState& state,
+                     const QatRecord* qat) {
   if (adapter) {
     SaveAdapter(model, *adapter, folder, "F32");
   } else {
-    SaveModelFolder(model, folder, config.save_dtype, config.model_name_or_path);
+    SaveModelFolder(model, folder, config.save_dtype, config.model_name_or_path,
+                    qat && qat->projected);
+  }
+  if (qat) {
+    WriteQatRecord(folder, *qat);
+    WriteQatScales(folder, model, *qat);
   }
   StateFile file;
   for (const AdamWSlot& slot : optimizer.slots()) {

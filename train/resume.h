@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/qat.h"
 #include "model/transformer.h"
 #include "quant/adapter.h"
 #include "train/adamw.h"
@@ -32,9 +33,11 @@ struct RunState {
 // null); trainer_state.h5 with the data cursor and, by parameter name, `.exp_avg`, `.exp_avg_sq`,
 // `.step` (of 8-bit states also `.exp_avg.absmax` and
 // `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values;
-// training_config.json; trainer_state.json last. Throws Error if something cannot be written.
+// training_config.json; with `qat` its record and kept scales; trainer_state.json last. Throws
+// Error if something cannot be written.
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
-                     const AdamW& optimizer, const TrainConfig& config, const RunState& state);
+                     const AdamW& optimizer, const TrainConfig& config, const RunState& state,
+                     const QatRecord* qat = nullptr);
 
 // Reads what WriteCheckpoint wrote besides the parameters of an adapter, which LoadAdapter reads:
 // fills the optimizer (and master values), returns the state. Throws Error if the checkpoint's

@@ -6,6 +6,7 @@
 
 #include "autograd/base/file.h"
 #include "autograd/base/float16.h"
+#include "model/qat.h"
 #include "model/tensor_names.h"
 #include "quant/safetensors.h"
 
@@ -17,15 +18,22 @@ struct Source {
   const Param* param = nullptr;
   const Weight* weight = nullptr;
   float scalar = 0;
+  bool projected = false;  // `weight` as fake quantization has it
 };
 
-std::map<std::string, Source> Collect(Transformer& model) {
+std::map<std::string, Source> Collect(Transformer& model, bool projected) {
   std::map<std::string, Source> sources;
   const auto add = [&](const Weight& weight) { sources[weight.name] = {.weight = &weight}; };
   add(model.embed_tokens);
   if (model.lm_head) add(*model.lm_head);
   ForEachLinear(model, [&](Linear& linear) { add(linear.w); });
   ForEachParam(model, [&](Param& param) { sources[param.name] = {.param = &param}; });
+  // Values on their grid, if `projected`.
+  if (projected) {
+    ForEachQatWeight(model, [&](Weight& weight, Linear*) {
+      if (weight.Map()) sources[weight.name] = {.weight = &weight, .projected = true};
+    });
+  }
   for (size_t i = 0; i < model.layers.size(); ++i) {
     sources[StrCat("model.language_model.layers.", i, ".layer_scalar")] = {
         .scalar = model.layers[i].layer_scalar};
@@ -52,7 +60,7 @@ void AppendTensor(SafetensorsWriter& writer, const Source& source, bool bf16) {
       Append(writer, value.data() + i, std::min(kChunk, value.size() - i), bf16);
     }
   } else if (source.weight) {
-    const WeightView view = source.weight->Current();
+    const WeightView view = source.projected ? source.weight->Current() : source.weight->Plain();
     const int64_t rows = std::max<int64_t>(1, kChunk / view.cols);
     std::vector<float> values;
     for (int64_t row = 0; row < view.rows; row += rows) {
@@ -75,8 +83,8 @@ constexpr const char* kSideFiles[] = {
 }  // namespace
 
 void SaveModelFolder(Transformer& model, const std::string& folder, const std::string& dtype,
-                     const std::string& source) {
-  const std::map<std::string, Source> sources = Collect(model);
+                     const std::string& source, bool projected) {
+  const std::map<std::string, Source> sources = Collect(model, projected);
   std::vector<TensorSpec> specs;
   const auto declare = [&](const std::string& name, const std::vector<int64_t>& shape) {
     LAPIDARY_CHECK(sources.contains(name), folder, ": the model must hold ", name, "; got nothing");

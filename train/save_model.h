@@ -11,9 +11,10 @@ namespace lapidary {
 // Writes config.json and model.safetensors into `folder`, which must exist; dtype "BF16" (rounded
 // to nearest even) or "F32" for every tensor. Tensors that are not trained keep their values.
 // Beside them, tokenizer, template, processor and generation settings are copied from `source`
-// where it is a folder that has them. Throws Error if something cannot be written.
+// where it is a folder that has them. `projected`: fake-quantized matrices are written as their
+// values on the grid. Throws Error if something cannot be written.
 void SaveModelFolder(Transformer& model, const std::string& folder, const std::string& dtype,
-                     const std::string& source);
+                     const std::string& source, bool projected = false);
 
 }  // namespace lapidary
 

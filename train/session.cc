@@ -159,7 +159,31 @@ void Session::OpenModel(const OutputFolder& output) {
     adapter = AttachLora(model, *config.lora, static_cast<uint64_t>(config.seed));
   }
   if (adapter) adapter->base_model_name_or_path = config.model_name_or_path;
+  DetachQat(model);  // of an earlier run: this one's own is decided here
+  if (config.qat) {
+    qat = ResolveQat(model, *config.qat);
+    qat->projected = !config.lora && config.save_dtype == "BF16";
+    AttachQat(model, *qat);
+    SetQatActive(model, state.step >= config.qat->start_step);
+  }
   params = TrainableParams(model);
+}
+
+void Session::PrepareStep(int64_t step) {
+  if (!config.qat) return;
+  const int64_t start = config.qat->start_step;
+  SetQatActive(bundle.model, step >= start);
+  // The first step of a process, too: scales are not part of a checkpoint.
+  if (step >= start && (!scales_measured_ || (step - start) % qat->scale_refresh_steps == 0)) {
+    RefreshQatScales(bundle.model);
+    scales_measured_ = true;
+  }
+}
+
+void Session::PrepareEvaluation(bool final) {
+  // In the middle of a run with rare refreshes the evaluation must not change the steps after it.
+  if (config.qat && (final || qat->scale_refresh_steps == 1)) RefreshQatScales(bundle.model);
+  if (config.qat && final) SetQatActive(bundle.model, true);
 }
 
 void Session::OpenData(const ProblemCallback& report) {

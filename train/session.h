@@ -68,6 +68,10 @@ struct Session {
   std::vector<Param*> params;                 // trainable
   std::shared_ptr<const Dataset> train_data;  // null where dataset.train is a prepared file
   std::shared_ptr<const Dataset> eval_data;   // null without dataset.eval
+  std::optional<AdapterConfig> adapter;                  // none: full fine-tuning
+  std::optional<QatRecord> qat;                          // fake quantization, if any
+  std::vector<Param*> params;                            // trainable
+  std::shared_ptr<const Dataset> train_data, eval_data;  // the latter null without dataset.eval
   std::unique_ptr<SampleBuilder> builder;
   std::unique_ptr<AdamW> optimizer;
   RunState state;
@@ -84,6 +88,10 @@ struct Session {
   int64_t CountParameters() const;
   // "data: a.jsonl (messages, 120 records), ...; held out b.jsonl (messages, 10 records)".
   std::string DataLine() const;
+  // Fake quantization as the step after `step` steps wants it: on or off, scales measured.
+  void PrepareStep(int64_t step);
+  // As an evaluation wants it; `final`: no step follows.
+  void PrepareEvaluation(bool final);
   // One pass over the held-out data.
   EvalResult RunEvaluation(const std::function<void(int64_t)>& on_batch);
   // Answers to config.report_samples held-out records.
@@ -93,6 +101,8 @@ struct Session {
   void OpenModel(const OutputFolder& output);
   void OpenData(const ProblemCallback& report);
   void PlanSteps();
+
+  bool scales_measured_ = false;
 };
 
 }  // namespace lapidary

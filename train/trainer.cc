@@ -121,6 +121,7 @@ class Run {
       const double learning_rate = LearningRate(session_.schedule, state.step);
       const Clock::time_point start = Clock::now();
       session_.step_options.forward.step = static_cast<uint64_t>(state.step);
+      session_.PrepareStep(state.step);
       ResetHighWater();
       const StepResult result =
           OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(batches),
@@ -181,6 +182,7 @@ class Run {
   void Evaluate(const std::string& when) {
     if (!session_.eval_data) return;
     Progress bar(hooks_.progress, "eval, " + when, session_.eval_data->size());
+    session_.PrepareEvaluation(when == "after training");
     const EvalResult result =
         session_.RunEvaluation([&](int64_t records) { bar.Update(records, ""); });
     bar.Finish();
@@ -199,7 +201,7 @@ class Run {
         [&](const std::string& folder) {
           WriteCheckpoint(folder, session_.bundle.model,
                           session_.adapter ? &*session_.adapter : nullptr, *session_.optimizer,
-                          config_, state);
+                          config_, state, session_.qat ? &*session_.qat : nullptr);
         },
         config_.save_total_limit);
     return state.step;

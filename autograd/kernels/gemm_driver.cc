@@ -11,6 +11,7 @@
 
 #include "autograd/base/dry_run.h"
 #include "autograd/profile.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -57,7 +58,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // it shows in the numbers.
 struct Grid {
   int64_t tiles, panels, blocks, groups;
-  int64_t step;  // inner positions packed at a time, a divisor of the chunk
+  int64_t width = 32;  // of a tile; of a mapped weight's blocks where they lie across panels
+  int64_t step;        // inner positions packed at a time, a divisor of the chunk
 };
 
 // With few rows a panel is used once or twice: it should stay in L1, and the reads of the weight
@@ -68,6 +70,15 @@ constexpr int64_t kFewRowsTiles = 4, kFewRowsForwardStep = 128;
 
 // Straight from blocks: most tiles of an item.
 constexpr int64_t kDirectTiles = 4;
+
+// Blocks that a map replaces together should not be computed for two panels.
+void AlignToMap(const GemmOutput& p, Grid* g) {
+  const WeightView& w = p.terms[0].w;
+  if (!w.map || p.side != GemmSide::kInputGrad || w.map->block <= g->width) return;
+  g->width = w.map->block;
+  g->tiles = CeilDiv(p.cols, g->width);
+  g->panels = std::min(g->panels, g->tiles);
+}
 
 Grid MakeGrid(const GemmTable& table, const GemmOutput& p, bool direct) {
   const int64_t threads = Threads(), rows = p.terms[0].a.rows;
@@ -82,14 +93,15 @@ Grid MakeGrid(const GemmTable& table, const GemmOutput& p, bool direct) {
   }
   if (rows <= kRowsThatAreFew) {
     if (p.side == GemmSide::kForward) {
-      const int64_t block = GetWeightFormat(p.terms[0].w.format).block_size;
+      const int64_t block = TileBlock(p.terms[0].w);
       const int64_t most = block > kFewRowsForwardStep ? 1 : kFewRowsTiles;
       g.panels = CeilDiv(g.tiles, std::clamp<int64_t>(g.tiles / (4 * threads), 1, most));
       g.step = CeilDiv(kFewRowsForwardStep, block) * block;
     } else {
       g.panels = std::max(CeilDiv(g.tiles, kFewRowsCols / 32), std::min(2 * threads, g.tiles / 2));
       g.panels = std::max<int64_t>(g.panels, 1);
-      if (GetWeightFormat(p.terms[0].w.format).block_size <= 32) g.step = kFewRowsStep;
+      if (TileBlock(p.terms[0].w) <= 32) g.step = kFewRowsStep;
+      AlignToMap(p, &g);
     }
     return g;
   }
@@ -103,6 +115,7 @@ Grid MakeGrid(const GemmTable& table, const GemmOutput& p, bool direct) {
     g.groups = std::clamp<int64_t>(CeilDiv(4 * threads, g.panels), 1, CeilDiv(rows, 64));
     g.groups = std::min(g.groups, g.blocks);
   }
+  AlignToMap(p, &g);
   return g;
 }
 
@@ -148,8 +161,8 @@ struct Job {
 void Job::Run(int64_t item) const {
   const int64_t panel = item / grid.groups, group = item % grid.groups;
   const int64_t rows = p.terms[0].a.rows;
-  const int64_t col = grid.tiles * panel / grid.panels * 32;
-  const int64_t cols = std::min(grid.tiles * (panel + 1) / grid.panels * 32, p.cols) - col;
+  const int64_t col = grid.tiles * panel / grid.panels * grid.width;
+  const int64_t cols = std::min(grid.tiles * (panel + 1) / grid.panels * grid.width, p.cols) - col;
   const int64_t block = grid.blocks * group / grid.groups;
   const int64_t row = block * table.block_rows;
   const int64_t row_end =
@@ -260,7 +273,7 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
     if (p.cols == 0 || p.terms[0].a.rows == 0) continue;
     const WeightView& first = p.terms[0].w;
     const FewRowsFunction few_rows =
-        p.side == GemmSide::kForward &&
+        p.side == GemmSide::kForward && !first.map &&
                 p.terms[0].a.rows <= std::min(kMostFewRows, table.block_rows) &&
                 first.rows % 16 == 0 && first.cols % 32 == 0
             ? FindFewRowsFunction(first.format, isa, compute, first.layout)
@@ -268,7 +281,9 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
     Job job = {table, p, MakeGrid(table, p, few_rows != nullptr), {}, few_rows};
     for (int term = 0; term < p.term_count; ++term) {
       const WeightView& w = p.terms[term].w;
-      job.pack_panel[term] = FindPanelFunction(w.format, isa, compute, p.side, w.layout);
+      // A mapped weight goes through rows.
+      job.pack_panel[term] =
+          w.map ? nullptr : FindPanelFunction(w.format, isa, compute, p.side, w.layout);
       work += p.terms[term].a.rows * p.terms[term].a.k * p.cols;
     }
     starts.push_back(starts.back() + job.grid.panels * job.grid.groups);

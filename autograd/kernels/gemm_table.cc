@@ -5,6 +5,7 @@
 
 #include "autograd/kernels/gemm_isa.h"
 #include "autograd/kernels/gemm_panels_isa.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -138,8 +139,56 @@ FewRowsFunction FindFewRowsFunction(int32_t format, Isa isa, Compute compute, We
   return nullptr;
 }
 
+namespace {
+
+// The same for a weight with a map: tiles of rows, few enough to stay in the second cache, are
+// dequantized, mapped and packed.
+void PackMappedPanel(const GemmTable& table, GemmSide side, const PanelRequest& q) {
+  const WeightView& w = *q.w;
+  const int64_t block = TileBlock(w);
+  const int64_t kp = (q.ks + table.k_unit - 1) / table.k_unit * table.k_unit;
+  const auto tile_at = [&](int64_t out, int64_t k) {
+    // Positions of a tile are its stored width apart.
+    const int64_t width = table.layout == PanelLayout::kF32x16 || q.outs - out <= 16 ? 16 : 32;
+    return static_cast<char*>(q.panel) +
+           (PanelOffset(table.layout, out, kp) + k * width) * table.element_bytes;
+  };
+  thread_local std::vector<float> rows;
+  if (side == GemmSide::kForward) {
+    const int64_t begin = q.k / block * block;
+    const int64_t end = std::min((q.k + q.ks + block - 1) / block * block, w.cols);
+    const int64_t stride = end - begin;
+    rows.resize(table.tile_cols * stride);
+    for (int64_t out = 0; out < q.outs; out += table.tile_cols) {
+      const int64_t cols = std::min(table.tile_cols, q.outs - out);
+      MappedColumns(w, q.out + out, cols, begin, end, rows.data(), stride);
+      table.pack_b_columns(rows.data() + (q.k - begin), stride, cols, q.ks, tile_at(out, 0));
+    }
+    return;
+  }
+  constexpr int64_t kRows = 32;  // a multiple of every table's k_unit
+  const int64_t begin = q.out / block * block;
+  const int64_t end = std::min((q.out + q.outs + block - 1) / block * block, w.cols);
+  const int64_t stride = end - begin;
+  rows.resize(kRows * stride);
+  for (int64_t k = 0; k < q.ks; k += kRows) {
+    const int64_t count = std::min(kRows, q.ks - k);
+    MappedColumns(w, q.k + k, count, begin, end, rows.data(), stride);
+    for (int64_t out = 0; out < q.outs; out += table.tile_cols) {
+      table.pack_b_rows(rows.data() + (q.out - begin) + out, stride,
+                        std::min(table.tile_cols, q.outs - out), count, tile_at(out, k));
+    }
+  }
+}
+
+}  // namespace
+
 void PackPanelFromRows(const GemmTable& table, GemmSide side, const PanelRequest& q) {
   const WeightView& w = *q.w;
+  if (w.map) {
+    PackMappedPanel(table, side, q);
+    return;
+  }
   const WeightFormat& format = GetWeightFormat(w.format);
   const int64_t block = format.block_size;
   const int64_t kp = (q.ks + table.k_unit - 1) / table.k_unit * table.k_unit;

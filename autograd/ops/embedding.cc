@@ -7,6 +7,7 @@
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
 #include "autograd/profile.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -93,16 +94,21 @@ struct PositionEmbeddingOp {
 
 }  // namespace
 
-Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t padding_id) {
+Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t padding_id,
+              const WeightMap* map) {
   const ProfileScope scope("embedding");
   const Shape ts = table.shape();
   LAPIDARY_CHECK(ts.rank == 2, "embedding: table must be [V, C]; got ", ts);
   CheckIds("embedding", ids, ts[0]);
   const int64_t tokens = static_cast<int64_t>(ids.size()), cols = ts[1];
   Tensor y({tokens, cols});
+  WeightView view = F32View(table.data(), ts[0], cols);
+  view.map = map;
   ParallelFor(tokens, [&](Range r) {
     for (int64_t n = r.begin; n < r.end; ++n) {
-      CopyScaled(table.data() + ids[n] * cols, scale, y.data() + n * cols, cols);
+      float* const to = y.data() + n * cols;
+      if (map) MappedColumns(view, ids[n], 1, 0, cols, to, cols);
+      CopyScaled(map ? to : table.data() + ids[n] * cols, scale, to, cols);
     }
   });
   EmbeddingOp op = {{ids.begin(), ids.end()}, cols, scale};

@@ -12,8 +12,9 @@ namespace lapidary {
 
 // y[n] = scale * table[ids[n]]; table [V, C] trainable. The gradient is split over rows of the
 // table, not over tokens; the row `padding_id` gets none (-1: every row does). Throws Error for an
-// id outside [0, V).
-Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t padding_id);
+// id outside [0, V). With a map the rows are mapped first, and the gradient goes straight through.
+Var Embedding(Var table, const std::vector<int32_t>& ids, float scale, int32_t padding_id,
+              const WeightMap* map = nullptr);
 
 // The same from frozen rows in any format; no gradient.
 Tensor EmbeddingFrozen(const WeightView& table, const std::vector<int32_t>& ids, float scale);

@@ -154,10 +154,12 @@ Var CrossEntropyFrozen(Var x, const WeightView& head, const std::vector<int32_t>
 
 Var CrossEntropy(Var x, Var head, const std::vector<int32_t>& targets,
                  const std::vector<float>& weights, const CrossEntropyOptions& options,
-                 TokenStats* stats) {
+                 TokenStats* stats, const WeightMap* map) {
   const Shape hs = head.shape();
   LAPIDARY_CHECK(hs.rank == 2, "cross_entropy: head must be [V, C]; got ", hs);
-  return Run(x, F32View(head.data(), hs[0], hs[1]), &head, targets, weights, options, stats);
+  WeightView view = F32View(head.data(), hs[0], hs[1]);
+  view.map = map;
+  return Run(x, view, &head, targets, weights, options, stats);
 }
 
 Tensor Logits(const Tensor& x, const WeightView& head, float softcap, Compute compute) {

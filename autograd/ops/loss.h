@@ -34,10 +34,11 @@ Var CrossEntropyFrozen(Var x, const WeightView& head, const std::vector<int32_t>
                        TokenStats* stats);
 
 // The same with a trainable head Var [V, C] (tied embeddings in full fine-tuning); also saves the
-// head's gradient.
+// head's gradient. With a map the products are with the mapped head, and its gradient goes straight
+// through.
 Var CrossEntropy(Var x, Var head, const std::vector<int32_t>& targets,
                  const std::vector<float>& weights, const CrossEntropyOptions& options,
-                 TokenStats* stats);
+                 TokenStats* stats, const WeightMap* map = nullptr);
 
 // Softcapped logits [N, V] themselves, without gradient (evaluation, generation).
 Tensor Logits(const Tensor& x, const WeightView& head, float softcap, Compute compute);

@@ -23,10 +23,16 @@ struct MatMulOp {
   static constexpr const char* kName = "matmul";
   Tensor x, w;
   Compute compute;
+  const WeightMap* map;
+  WeightView View() const {
+    WeightView view = F32View(w.data(), w.shape()[0], w.shape()[1]);
+    view.map = map;
+    return view;
+  }
   void Backward(const float* dy, const InputGrads& d) const {
     const int64_t o = w.shape()[0], i = w.shape()[1], rows = RowsOf(x.shape(), i);
     const InputGrads::Target dx = d.Write(0);
-    if (dx.data) GemmInputGrad(dy, rows, F32View(w.data(), o, i), dx.data, dx.add, compute);
+    if (dx.data) GemmInputGrad(dy, rows, View(), dx.data, dx.add, compute);
     const InputGrads::Target dw = d.Write(1);
     if (dw.data) GemmWeightGrad(dy, x.data(), rows, o, i, dw.data, dw.add, compute);
   }
@@ -163,18 +169,18 @@ std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Comp
   return x.tape().RecordMany(std::move(op), inputs, std::move(ys));
 }
 
-Var MatMul(Var x, Var w, Compute compute, bool values) {
+Var MatMul(Var x, Var w, Compute compute, bool values, const WeightMap* map) {
   const Shape xs = x.shape(), ws = w.shape();
   LAPIDARY_CHECK(ws.rank == 2 && xs.rank >= 1 && xs[-1] == ws[1] && ws[1] >= 1,
                  "matmul: w must be [O, I], I the last axis of x; got x ", xs, ", w ", ws);
   if (!values) {
-    return x.tape().Record(MatMulOp{x.value(), w.value(), compute}, {x, w},
+    return x.tape().Record(MatMulOp{x.value(), w.value(), compute, map}, {x, w},
                            Tensor::WithoutBytes(WithLast(xs, ws[0])));
   }
   Tensor y(WithLast(xs, ws[0]));
-  GemmForward(x.data(), RowsOf(xs, ws[1]), F32View(w.data(), ws[0], ws[1]), y.data(),
-              /*add=*/false, compute);
-  return x.tape().Record(MatMulOp{x.value(), w.value(), compute}, {x, w}, y);
+  MatMulOp op = {x.value(), w.value(), compute, map};
+  GemmForward(x.data(), RowsOf(xs, ws[1]), op.View(), y.data(), /*add=*/false, compute);
+  return x.tape().Record(std::move(op), {x, w}, y);
 }
 
 }  // namespace lapidary

@@ -15,8 +15,9 @@ namespace lapidary {
 // tape. Saves nothing but the view.
 Var MatMulFrozen(Var x, const WeightView& w, Compute compute);
 
-// y[N, O] = x[N, I] w[O, I]^T with gradients for both. Saves x and w. `values` as in MatMulGroup.
-Var MatMul(Var x, Var w, Compute compute, bool values = true);
+// y[N, O] = x[N, I] w[O, I]^T with gradients for both. Saves x and w. `values` as in MatMulGroup. With
+// a map the products are with the mapped w, and the gradient of w goes straight through: dw = dy^T x.
+Var MatMul(Var x, Var w, Compute compute, bool values = true, const WeightMap* map = nullptr);
 
 // A frozen weight [O, I] with a low-rank correction s B A: A [r, I], B [O, r]. Without a
 // (undefined) there is none.

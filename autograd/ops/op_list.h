@@ -10,6 +10,7 @@
   X(ScaleColumns)       \
   X(RoundBf16)          \
   X(Dropout)            \
+  X(FakeQuantInt8)      \
   X(GeGlu)              \
   X(RmsNorm)            \
   X(LayerNorm)          \

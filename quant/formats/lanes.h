@@ -83,7 +83,25 @@ using QuantizeFunction = void (*)(const float* row, int64_t n, uint8_t* out);
   void Quantize(const float* row, int64_t n, uint8_t* out) {                                       \
     (ActiveIsa() == Isa::kScalar ? Quantize##Plain : Quantize##Avx2)(row, n, out);                 \
   }
+// The same for Project(values, n), with AVX-512 as well.
+#define LAPIDARY_PROJECT_IN_LANES(Project, Body)                                      \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) void Project##Avx512( \
+      float* values, int64_t n) {                                                     \
+    Body(values, n);                                                                  \
+  }                                                                                   \
+  __attribute__((target("avx2"))) void Project##Avx2(float* values, int64_t n) {      \
+    Body(values, n);                                                                  \
+  }                                                                                   \
+  void Project##Plain(float* values, int64_t n) { Body(values, n); }                  \
+  void Project(float* values, int64_t n) {                                            \
+    const Isa isa = ActiveIsa();                                                      \
+    (isa == Isa::kScalar ? Project##Plain                                             \
+     : isa == Isa::kAvx2 ? Project##Avx2                                              \
+                         : Project##Avx512)(values, n);                               \
+  }
 #else
+#define LAPIDARY_PROJECT_IN_LANES(Project, Body) \
+  void Project(float* values, int64_t n) { Body(values, n); }
 #define LAPIDARY_QUANTIZE_IN_LANES(Quantize, Body) \
   void Quantize(const float* row, int64_t n, uint8_t* out) { Body(row, n, out); }
 #endif

@@ -120,6 +120,14 @@ LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
+void LoadHead(const uint8_t* head, float* steps, float* offsets) {
+  const float d = LoadHalf(head + 12);
+  for (int s = 0; s < kSub; ++s) {
+    steps[s] = d * static_cast<float>(Scale(head, s));
+    offsets[s] = 0;
+  }
+}
+
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const uint8_t* y = blocks + block * kBytes;
@@ -147,7 +155,8 @@ Format Q3_K() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 32 * 4,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .head = {.sub = kSub, .at = 96, .bytes = 14, .low = -4, .high = 3, .load = LoadHead}};
 }
 
 }  // namespace lapidary::formats

@@ -14,22 +14,42 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 18;
 
+// The scale of a block and its codes 0..15; returns the scale as it is stored in `half`.
+template <bool kBf16Scale>
+LAPIDARY_LANES float BlockCodes(const float* x, uint8_t* half, uint8_t* codes) {
+  const float exact = FindExtremum<kBlock>(x) / -8;
+  const float d = kBf16Scale ? RoundToBf16(exact) : exact;
+  const float inverse = d != 0 ? 1.0f / d : 0.0f;
+  TruncatedCodes<kBlock>(x, 0.0f, inverse, 8.5f, 15.0f, codes);
+  return StoreHalf(d, half);
+}
+
 template <bool kBf16Scale>
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
-    const float* x = row + block * kBlock;
-    uint8_t* y = out + block * kBytes;
-    const float exact = FindExtremum<kBlock>(x) / -8;
-    const float d = kBf16Scale ? RoundToBf16(exact) : exact;
-    const float inverse = d != 0 ? 1.0f / d : 0.0f;
-    StoreHalf(d, y);
     uint8_t codes[kBlock];
-    TruncatedCodes<kBlock>(x, 0.0f, inverse, 8.5f, 15.0f, codes);
-    PackNibbles(codes, y + 2);
+    BlockCodes<kBf16Scale>(row + block * kBlock, out + block * kBytes, codes);
+    PackNibbles(codes, out + block * kBytes + 2);
   }
 }
+
+template <bool kBf16Scale>
+LAPIDARY_LANES void ProjectBody(float* values, int64_t n) {
+  for (float* x = values; x < values + n; x += kBlock) {
+    uint8_t half[2], codes[kBlock];
+    const float d = BlockCodes<kBf16Scale>(x, half, codes);
+    for (int64_t i = 0; i < kBlock; ++i) x[i] = static_cast<float>(codes[i] - 8) * d;
+  }
+}
+LAPIDARY_PROJECT_IN_LANES(ProjectGgml, ProjectBody<false>)
+LAPIDARY_PROJECT_IN_LANES(ProjectQat, ProjectBody<true>)
 LAPIDARY_QUANTIZE_IN_LANES(QuantizeGgml, QuantizeBody<false>)
 LAPIDARY_QUANTIZE_IN_LANES(QuantizeQat, QuantizeBody<true>)
+
+void LoadHead(const uint8_t* head, float* steps, float* offsets) {
+  *steps = LoadHalf(head);
+  *offsets = 0;
+}
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
@@ -52,7 +72,8 @@ Format Q4_0() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 8,
           .dequantize = Dequantize,
-          .rules = {{"ggml", QuantizeGgml}, {"qat", QuantizeQat}}};
+          .rules = {{"ggml", QuantizeGgml, ProjectGgml}, {"qat", QuantizeQat, ProjectQat}},
+          .head = {.sub = kBlock, .at = 0, .bytes = 2, .low = -8, .high = 7, .load = LoadHead}};
 }
 
 }  // namespace lapidary::formats

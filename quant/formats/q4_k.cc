@@ -49,7 +49,8 @@ Format Q4_K() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 15,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 15, .load = LoadSteps}};
 }
 
 }  // namespace lapidary::formats

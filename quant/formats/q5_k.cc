@@ -55,7 +55,8 @@ Format Q5_K() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 31,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 31, .load = LoadSteps}};
 }
 
 }  // namespace lapidary::formats

@@ -7,10 +7,12 @@
 #include "autograd/ops/attention.h"
 #include "autograd/ops/basic.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/fake_quant.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
+#include "autograd/weight_map.h"
 #include "tests/autograd/references.h"
 
 namespace lapidary {
@@ -110,6 +112,31 @@ std::vector<GradCase> DropoutCases() {
                  }
                  return y;
                }}};
+}
+
+// The gradient is that of the identity, the value that of the rounding.
+std::vector<GradCase> FakeQuantInt8Cases() {
+  const auto rounded = [](const ComplexInputs& in, size_t group) {
+    Values y = in[0];
+    for (size_t g = 0; g < y.size(); g += group) {
+      double largest = 0;
+      for (size_t i = 0; i < group; ++i) largest = std::max(largest, std::abs(y[g + i].real()));
+      const double d = largest / 127;
+      for (size_t i = 0; i < group; ++i) y[g + i] = std::nearbyint(y[g + i].real() / d) * d;
+    }
+    return y;
+  };
+  const auto identity = [](const ComplexInputs& in) { return in[0]; };
+  return {{.name = "fake_quant_int8, a scale per row",
+           .in = {{3, kCols}},
+           .op = [](Tape&, const Vars& v) { return FakeQuantInt8(v[0], 0); },
+           .ref = identity,
+           .value = [=](const ComplexInputs& in) { return rounded(in, kCols); }},
+          {.name = "fake_quant_int8, groups of 32",
+           .in = {{3, 2, 64}},
+           .op = [](Tape&, const Vars& v) { return FakeQuantInt8(v[0], 32); },
+           .ref = identity,
+           .value = [=](const ComplexInputs& in) { return rounded(in, 32); }}};
 }
 
 std::vector<GradCase> GeGluCases() {
@@ -245,8 +272,38 @@ std::vector<GradCase> MatMulFrozenCases() {
                }}};
 }
 
+namespace {
+
+// A map that rounds to multiples of 1/4, and what it makes of a double: the straight-through twin
+// of a value moves with it as if nothing were rounded.
+const WeightMap* QuarterMap() {
+  static const WeightMap map = [] {
+    WeightMap m;
+    m.apply = [](const void*, int64_t, int64_t begin, int64_t end, float* values) noexcept {
+      for (int64_t i = 0; i < end - begin; ++i) values[i] = std::nearbyint(values[i] * 4) / 4;
+    };
+    return m;
+  }();
+  return &map;
+}
+C64 Quarter(C64 w) { return {std::nearbyint(w.real() * 4) / 4, w.imag()}; }
+Values Quarters(Values w) {
+  for (C64& value : w) value = Quarter(value);
+  return w;
+}
+
+}  // namespace
+
 std::vector<GradCase> MatMulCases() {
-  return {{.name = "matmul",
+  return {{.name = "matmul, mapped",
+           .in = {{5, kCols}, {11, kCols}},
+           .op = [](Tape&,
+                    const Vars& v) { return MatMul(v[0], v[1], Compute::kFloat32, QuarterMap()); },
+           .ref =
+               [](const ComplexInputs& in) {
+                 return ref::MatMul(in[0], Quarters(in[1]), 5, 11, kCols);
+               }},
+          {.name = "matmul",
            .in = {{5, kCols}, {11, kCols}},
            .op = [](Tape&, const Vars& v) { return MatMul(v[0], v[1], Compute::kFloat32); },
            .ref = [](const ComplexInputs& in) { return ref::MatMul(in[0], in[1], 5, 11, kCols); }}};
@@ -266,7 +323,33 @@ std::vector<GradCase> MatMulGroupCases() {
     return y;
   };
   const Compute compute = Compute::kFloat32;
+  // W + s B A rounded as a whole.
+  const auto mapped = [w](const ComplexInputs& in) {
+    Values whole(w->begin(), w->begin() + 11 * kCols);
+    for (int64_t o = 0; o < 11; ++o) {
+      for (int64_t i = 0; i < kCols; ++i) {
+        for (int64_t k = 0; k < 3; ++k)
+          whole[o * kCols + i] += 1.75 * in[2][o * 3 + k] * in[1][k * kCols + i];
+      }
+    }
+    return ref::MatMul(in[0], Quarters(whole), 5, 11, kCols);
+  };
   return {
+      {.name = "matmul_group, one mapped with its adapter",
+       .in = {{5, kCols}, {3, kCols}, {11, 3}},
+       .op =
+           [=](Tape&, const Vars& v) {
+             static WeightMap map;
+             map = *QuarterMap();
+             map.a = v[1].data();
+             map.b = v[2].data();
+             map.rank = 3;
+             map.scale = 1.75f;
+             AdaptedWeight one = {view(0), v[1], v[2], 1.75f};
+             one.w.map = &map;
+             return MatMulGroup(v[0], {&one, 1}, compute)[0];
+           },
+       .ref = mapped},
       {.name = "matmul_group, one",
        .in = {{5, kCols}, {3, kCols}, {11, 3}},
        .op =

@@ -16,6 +16,9 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/parallel.h"
+#include "model/qat.h"
+#include "quant/fake_quant.h"
+#include "quant/safetensors.h"
 #include "train/export/merge.h"
 #include "train/export/targets.h"
 
@@ -127,10 +130,60 @@ struct Consumer {
   const std::string* file = nullptr;
 };
 
+// The grids that a run trained on (model/qat.h), as its folder records them.
+class TrainedGrids {
+ public:
+  explicit TrainedGrids(const std::string& folder) {
+    const std::optional<QatRecord> record = ReadQatRecord(folder);
+    if (!record) return;
+    for (const auto& [name, grid] : record->grids) grids_[name] = &GetGrid(grid, folder);
+    if (record->scales == "base") scales_ = OpenCheckpoint(folder + "/" + kQatScalesFile);
+  }
+  const Grid* Find(const std::string& name) const {
+    const auto found = grids_.find(name);
+    return found == grids_.end() ? nullptr : found->second;
+  }
+  // The kept scales of a row; null: they follow the values.
+  const uint8_t* Scales(const std::string& name, int64_t row) const {
+    const StoredTensor* tensor = scales_.Find(name);
+    return tensor ? tensor->data + row * tensor->shape[1] : nullptr;
+  }
+  // Formats of the tensors whose grid is one of blocks.
+  std::map<std::string, const Format*> Formats() const {
+    std::map<std::string, const Format*> formats;
+    for (const auto& [name, grid] : grids_) {
+      if (grid->format()) formats[name] = grid->format();
+    }
+    return formats;
+  }
+  // Throws Error unless every tensor and every set of scales fits the base.
+  void Check(const CheckpointFiles& base, const std::string& folder) const {
+    for (const auto& [name, grid] : grids_) {
+      const auto found = base.tensors.find(name);
+      LAPIDARY_CHECK(found != base.tensors.end() && found->second.shape.size() == 2, folder,
+                     ": every tensor of ", kQatRecordFile, " must be a matrix of the base; got ",
+                     name, "; try the base model of the run");
+      const StoredTensor* scales = scales_.Find(name);
+      if (!scales) continue;
+      const int64_t cols = found->second.shape[1];
+      const int64_t bytes = (grid->block() > 0 ? cols / grid->block() : 1) * grid->scale_bytes();
+      LAPIDARY_CHECK(scales->shape == (TensorShape{found->second.shape[0], bytes}) &&
+                         scales->bytes == static_cast<uint64_t>(scales->shape[0] * bytes),
+                     folder, ": scales of ", name, " must be [", found->second.shape[0], ", ",
+                     bytes, "]; got ", ShapeText(scales->shape), "; try the run's own files");
+    }
+  }
+
+ private:
+  std::map<std::string, const Grid*> grids_;
+  TensorSet scales_;
+};
+
 class Pass {
  public:
-  Pass(const CheckpointFiles& base, const AdapterMerge& merge, const ExportRequest& request)
-      : base_(base), merge_(merge), request_(request) {
+  Pass(const CheckpointFiles& base, const AdapterMerge& merge, const TrainedGrids& grids,
+       const ExportRequest& request)
+      : base_(base), merge_(merge), grids_(grids), request_(request) {
     for (const auto& [name, tensor] : base.tensors) total_ += tensor.bytes;
   }
 
@@ -160,7 +213,8 @@ class Pass {
     for (int64_t row = 0; row < rows; row += chunk) {
       const int64_t count = std::min(chunk, rows - row);
       ReadChunk(name, tensor, merge, row, count);
-      for (const Consumer& consumer : consumers) Encode(name, tensor, consumer, count);
+      ProjectChunk(name, row, count, cols);
+      for (const Consumer& consumer : consumers) Encode(name, tensor, consumer, row, count);
       tensor.DropRows(row, count);
       if (request_.progress) {
         request_.progress(
@@ -210,34 +264,76 @@ class Pass {
     return std::bit_cast<float>(std::min(largest, 0x7f800000u));
   }
 
+  // Of a matrix that was trained on a grid, the values that training multiplied with.
+  void ProjectChunk(const std::string& name, int64_t row, int64_t count, int64_t cols) {
+    grid_ = grids_.Find(name);
+    if (!grid_) return;
+    LAPIDARY_CHECK(grid_->block() == 0 || cols % grid_->block() == 0, "'", name,
+                   "': rows must be whole blocks of ", grid_->block(), "; got ", cols, " columns");
+    projected_ = values_;
+    ParallelFor(count, [&](Range r) {
+      for (int64_t i = r.begin; i < r.end; ++i) {
+        float* values = projected_.data() + i * cols;
+        const uint8_t* scales = grids_.Scales(name, row + i);
+        if (scales) {
+          grid_->ProjectOn(scales, values, cols);
+        } else {
+          grid_->Project(values, cols);
+        }
+      }
+    });
+  }
+
+  // The blocks of the grid itself: the codes that training saw.
+  void EncodeOnGrid(const std::string& name, int64_t row, int64_t count, int64_t cols,
+                    int64_t row_bytes) {
+    ParallelFor(count, [&](Range r) {
+      for (int64_t i = r.begin; i < r.end; ++i) {
+        uint8_t* to = bytes_.data() + i * row_bytes;
+        const uint8_t* scales = grids_.Scales(name, row + i);
+        if (scales) {
+          grid_->Encode(scales, projected_.data() + i * cols, cols, to);
+        } else {
+          grid_->rule()->quantize(values_.data() + i * cols, cols, to);
+        }
+      }
+    });
+  }
+
   void Encode(const std::string& name, const StoredTensor& tensor, const Consumer& consumer,
-              int64_t count) {
+              int64_t row, int64_t count) {
     const Format& format = *consumer.tensor->format;
     const int64_t cols = tensor.cols();
     const float largest = *std::max_element(row_max_.begin(), row_max_.end());
     LAPIDARY_CHECK(largest <= format.max_abs, *consumer.file, ": values must fit ", format.name,
                    " (up to ", format.max_abs, "); got ", largest, " in '", name, "'; try bf16");
-    const float* values = Arranged(tensor, consumer.tensor->layout, count);
     bytes_.resize(static_cast<size_t>(count * FormatBytes(format, cols)));
+    if (grid_ && grid_->format() == &format && consumer.tensor->layout == GgufLayout::kSame) {
+      EncodeOnGrid(name, row, count, cols, FormatBytes(format, cols));
+      consumer.writer->Append(bytes_.data(), bytes_.size());
+      return;
+    }
+    const float* values = Arranged(tensor, consumer.tensor->layout, count);
     QuantizeRows(format, GetScaleRule(format), values, count, cols, bytes_.data());
     consumer.writer->Append(bytes_.data(), bytes_.size());
   }
 
   const float* Arranged(const StoredTensor& tensor, GgufLayout layout, int64_t count) {
     const int64_t cols = tensor.cols();
-    if (layout == GgufLayout::kSame) return values_.data();
-    arranged_.resize(values_.size());
+    const std::vector<float>& values = grid_ ? projected_ : values_;
+    if (layout == GgufLayout::kSame) return values.data();
+    arranged_.resize(values.size());
     if (layout == GgufLayout::kPatchColumns) {
       const int64_t side = base_.config.vision.model_patch_size();
       ParallelFor(count, [&](Range r) {
         for (int64_t i = r.begin; i < r.end; ++i) {
-          PatchToChannelsFirst(values_.data() + i * cols, side, arranged_.data() + i * cols);
+          PatchToChannelsFirst(values.data() + i * cols, side, arranged_.data() + i * cols);
         }
       });
     } else {
       const int64_t positions = tensor.shape[0];
       for (int64_t i = 0; i < 2 * positions; ++i) {
-        std::copy_n(values_.data() + i * cols, cols,
+        std::copy_n(values.data() + i * cols, cols,
                     arranged_.data() + (i % 2 * positions + i / 2) * cols);
       }
     }
@@ -246,10 +342,12 @@ class Pass {
 
   const CheckpointFiles& base_;
   const AdapterMerge& merge_;
+  const TrainedGrids& grids_;
   const ExportRequest& request_;
   uint64_t total_ = 0, done_ = 0;
   std::atomic<bool> changed_{false};
-  std::vector<float> values_, arranged_, row_max_;
+  const Grid* grid_ = nullptr;  // of the tensor at hand
+  std::vector<float> values_, projected_, arranged_, row_max_;
   std::vector<uint8_t> bytes_;
 };
 
@@ -312,11 +410,14 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
       "export: at least one output must be asked for; got none; try --out safetensors=merged");
   CheckBase(base, request.model);
   const AdapterMerge merge = adapter ? AdapterMerge(*adapter, base.tensors) : AdapterMerge();
+  const TrainedGrids grids(adapter ? adapter->folder : request.model);
+  grids.Check(base, adapter ? adapter->folder : request.model);
+  const std::map<std::string, const Format*> trained = grids.Formats();
   std::vector<OutputPlan> plans;
   for (const ExportOutput& output : request.outputs) {
     const ExportTarget& target = FindExportTarget(output.format);
     LAPIDARY_CHECK(!output.path.empty(), "export: ", output.format, " must have a path; got none");
-    plans.push_back(target.plan({base, request.model, adapter}, target, output.path));
+    plans.push_back(target.plan({base, request.model, adapter, &trained}, target, output.path));
   }
   CheckPaths(plans, request, adapter);
   CheckDisk(plans, request);
@@ -335,7 +436,7 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
       }
     }
   }
-  Pass pass(base, merge, request);
+  Pass pass(base, merge, grids, request);
   ExportReport report;
   if (!consumers.empty()) {
     pass.Run(consumers);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "autograd/base/error.h"
+#include "autograd/weight_map.h"
 #include "model/tensor_names.h"
 
 namespace lapidary {
@@ -146,19 +147,8 @@ void TensorMerge::Row(int64_t row, float* values) const {
   if (saved_) saved_->ReadRows(row, 1, values);
   if (r_ == 0) return;
   const float* b = b_.data() + row * r_;
-  // In blocks of columns, so that the block of A that all rows share stays in cache.
-  constexpr int64_t kColumns = 1024;
-  float delta[kColumns];
-  for (int64_t begin = 0; begin < in_; begin += kColumns) {
-    const int64_t n = std::min(kColumns, in_ - begin);
-    std::fill_n(delta, n, 0.0f);
-    for (int64_t k = 0; k < r_; ++k) {
-      const float* a = a_.data() + k * in_ + begin;
-      const float factor = b[k];
-      for (int64_t i = 0; i < n; ++i) delta[i] += factor * a[i];
-    }
-    for (int64_t i = 0; i < n; ++i) values[begin + i] += scale_ * delta[i];
-  }
+  // The arithmetic of training on the merged weight (autograd/weight_map.h).
+  AddLowRank(a_.data(), in_, b, r_, scale_, 1, in_, values, in_);
   if (magnitude_.empty()) return;
   double squares = 0;
   for (int64_t i = 0; i < in_; ++i)

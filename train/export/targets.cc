@@ -110,6 +110,16 @@ const Format& GgufFormat(const QuantMix& mix, const ModelConfig& config, const s
   return MixFormat(mix, config, untied, name, tensor.cols());
 }
 
+// The format that the matrix was trained on, if the mix is the one that the run trained for.
+const Format* TrainedFormat(const PlanInput& input, const QuantMix& mix, const std::string& name) {
+  if (!input.trained || !input.trained->contains(name)) return nullptr;
+  const Format& matrix = GetFormat(mix.matrix);
+  for (const auto& [unused, format] : *input.trained) {
+    if (format == &matrix) return input.trained->at(name);
+  }
+  return nullptr;
+}
+
 void AddPlanned(PlannedFile& file, const std::string& name, const TensorShape& shape,
                 PlannedTensor tensor) {
   file.manifest.tensors.push_back({name, tensor.format->name, shape});
@@ -145,8 +155,10 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
     LAPIDARY_CHECK(place, "export: '", name, "' must have a place in GGUF; got none");
     TensorShape shape = ShapeOf(tensor);
     if (place->layout == GgufLayout::kSwapTables) std::swap(shape[0], shape[1]);
+    const Format* format = TrainedFormat(input, mix, name);
+    if (!format) format = &GgufFormat(mix, config, name, *place, tensor, untied);
     AddPlanned(place->mmproj ? mmproj : text, place->name, shape,
-               {name, {}, &GgufFormat(mix, config, name, *place, tensor, untied), place->layout});
+               {name, {}, format, place->layout});
   }
   const GgufMetadata metadata = ReadGgufMetadata(input.folder, config);
   text.manifest.keys = TextKeys(metadata, config, Parameters(text), mix.file_type);

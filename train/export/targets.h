@@ -4,6 +4,7 @@
 #ifndef LAPIDARY_TRAIN_EXPORT_TARGETS_H_
 #define LAPIDARY_TRAIN_EXPORT_TARGETS_H_
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,9 @@ struct PlanInput {
   const CheckpointFiles& base;
   std::string folder;                // of the base, for tokenizer, template and processor files
   const Adapter* adapter = nullptr;  // null: none
+  // Formats that matrices were trained on (model/qat.h), by canonical name; null: none. A GGUF mix
+  // of one of these formats keeps each of them.
+  const std::map<std::string, const Format*>* trained = nullptr;
 };
 
 struct ExportTarget {
