@@ -205,11 +205,13 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
 }
 
 Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
-            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats) {
+            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats,
+            const Teacher* teacher) {
   CrossEntropyOptions options;
   options.softcap = static_cast<float>(model.config.text.final_logit_softcapping);
   options.chunk = chunk;
   options.compute = compute;
+  options.teacher = teacher;
   Weight& head = model.head();
   if (head.param)
     return CrossEntropy(hidden, hidden.tape().Leaf(*head.param), targets, weights, options, stats,

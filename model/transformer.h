@@ -77,9 +77,11 @@ struct ForwardOptions {
 // positions do not fit the configuration.
 Var Forward(Transformer& model, Tape& tape, const ModelInput& input, const ForwardOptions& options);
 
-// sum over n of weights[n] * cross-entropy of hidden[n] against targets[n].
+// sum over n of weights[n] * cross-entropy of hidden[n] against targets[n]; with a teacher the
+// mixed loss of autograd/ops/loss.h.
 Var LossSum(Transformer& model, Var hidden, const std::vector<int32_t>& targets,
-            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats);
+            const std::vector<float>& weights, Compute compute, int64_t chunk, TokenStats* stats,
+            const Teacher* teacher = nullptr);
 
 // The ranges of keys that queries see in a layer, for tokens that stand after `past` cached ones in
 // a single document, or for whole documents.

@@ -3,8 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
+#include <vector>
 
+#include "autograd/base/error.h"
 #include "autograd/base/float16.h"
+#include "autograd/base/parallel.h"
+#include "quant/format.h"
 
 namespace lapidary {
 namespace {
@@ -116,6 +121,78 @@ void KeepSolvedScales(const float* values, int64_t n, uint8_t* scales) {
     if ((half & 0x7fff) == 0 || (half & 0x7c00) == 0x7c00) continue;
     std::memcpy(scales + 2 * block, &half, 2);
   }
+}
+
+void Q4Survey::Add(const Q4Survey& o) {
+  for (int64_t Q4Survey::*field :
+       {&Q4Survey::blocks, &Q4Survey::zero, &Q4Survey::on_grid, &Q4Survey::minus8,
+        &Q4Survey::minus8_negative, &Q4Survey::seven, &Q4Survey::other, &Q4Survey::bf16_scale,
+        &Q4Survey::f16_scale, &Q4Survey::f32_scale, &Q4Survey::subnormal, &Q4Survey::stock})
+    this->*field += o.*field;
+}
+
+double Q4Survey::share() const {
+  return blocks > zero ? static_cast<double>(on_grid) / static_cast<double>(blocks - zero) : 1.0;
+}
+double Q4Survey::stock_share() const {
+  return blocks > zero ? static_cast<double>(stock) / static_cast<double>(blocks - zero) : 1.0;
+}
+
+std::string Q4Survey::Rule() const {
+  if (on_grid == 0 || share() < 0.9) return "none";
+  const auto nearly = [&](int64_t count) {
+    return static_cast<double>(count) >= 0.98 * static_cast<double>(on_grid);
+  };
+  if (nearly(minus8 + minus8_negative)) return "extremum / -8 (ggml)";
+  if (nearly(seven)) return "max / 7";
+  if (nearly(seven + minus8)) return "max / 7.5, or max / 8 clipped";
+  return "mixed";
+}
+
+Q4Survey SurveyQ4(const StoredTensor& tensor) {
+  const int64_t rows = tensor.rows(), cols = tensor.cols();
+  LAPIDARY_CHECK(cols % kBlock == 0, tensor.name, ": columns must be a multiple of 32; got ", cols);
+  const Format& q4 = GetFormat("Q4_0");
+  Q4Survey all;
+  std::mutex mutex;
+  const int64_t chunk = std::max<int64_t>(1, (int64_t{4} << 20) / cols);
+  for (int64_t first = 0; first < rows; first += chunk) {
+    const int64_t count = std::min(chunk, rows - first);
+    ParallelFor(count, [&](Range r) {
+      Q4Survey own;
+      std::vector<float> values(static_cast<size_t>(cols)), back(values.size());
+      std::vector<uint8_t> bytes(static_cast<size_t>(FormatBytes(q4, cols)));
+      for (int64_t row = r.begin; row < r.end; ++row) {
+        tensor.ReadRows(first + row, 1, values.data());
+        q4.rules[0].quantize(values.data(), cols, bytes.data());
+        q4.dequantize(bytes.data(), cols, back.data());
+        for (int64_t b = 0; b < cols; b += kBlock) {
+          const Q4Solution s = SolveQ4Block(values.data() + b);
+          ++own.blocks;
+          own.zero += s.zero;
+          if (!s.on_grid || s.zero) continue;
+          ++own.on_grid;
+          own.minus8 += s.extremum == -8 && s.d > 0;
+          own.minus8_negative += s.extremum == -8 && s.d < 0;
+          own.seven += s.extremum == 7 || s.extremum == -7;
+          own.other += s.extremum > -7 && s.extremum < 7;
+          own.bf16_scale += s.scale == Q4Solution::Scale::kBf16;
+          own.f16_scale += s.scale == Q4Solution::Scale::kF16;
+          own.f32_scale += s.scale == Q4Solution::Scale::kF32;
+          own.subnormal += s.subnormal;
+          bool same = true;
+          for (int i = 0; i < kBlock; ++i)
+            same = same && RoundToBf16(back[static_cast<size_t>(b + i)]) ==
+                               values[static_cast<size_t>(b + i)];
+          own.stock += same;
+        }
+      }
+      const std::lock_guard lock(mutex);
+      all.Add(own);
+    });
+    tensor.DropRows(first, count);
+  }
+  return all;
 }
 
 }  // namespace lapidary

@@ -17,6 +17,7 @@ void AddInspect(CLI::App& cli);
 void AddMakeModel(CLI::App& cli);
 void AddMakeData(CLI::App& cli);
 void AddData(CLI::App& cli);
+void AddDistillCache(CLI::App& cli);
 void AddPlan(CLI::App& cli);
 void AddTokenize(CLI::App& cli);
 

@@ -9,6 +9,7 @@
 #include "autograd/base/error.h"
 #include "model/load.h"
 #include "model/tensor_names.h"
+#include "quant/q4_grid.h"
 #include "recipes/commands.h"
 #include "train/progress.h"
 
@@ -156,12 +157,45 @@ void Print(const Json& r) {
                             : "NOT usable");
 }
 
-void RunInspect(const std::string& path, bool json) {
-  const Json report = Report(path, OpenCheckpointFiles(path));
+// Which matrices lie on a 4-bit grid, and which rule for its scales explains it.
+Json GridReport(const CheckpointFiles& files) {
+  Json tensors = Json::array();
+  for (const auto& [name, tensor] : files.tensors) {
+    if (tensor.shape.size() != 2 || tensor.cols() % 32 != 0 || !tensor.format) continue;
+    const Q4Survey s = SurveyQ4(tensor);
+    tensors.push_back({{"tensor", name},
+                       {"blocks", s.blocks},
+                       {"zero_blocks", s.zero},
+                       {"on_grid", s.share()},
+                       {"rule", s.Rule()},
+                       {"stock_q4_0_exact", s.stock_share()},
+                       {"bf16_scales", s.bf16_scale},
+                       {"f16_scales", s.f16_scale},
+                       {"f32_scales", s.f32_scale},
+                       {"scales_beyond_f16", s.subnormal}});
+  }
+  return tensors;
+}
+
+void PrintGrid(const Json& tensors) {
+  std::printf("\n4-bit grids, blocks of 32 (formats.md 4.1)\n  %7s %7s  %-30s %s\n", "on grid",
+              "stock", "scale rule", "tensor");
+  for (const Json& t : tensors) {
+    std::printf("  %6.2f%% %6.2f%%  %-30s %s\n", 100 * t["on_grid"].get<double>(),
+                100 * t["stock_q4_0_exact"].get<double>(), t["rule"].get<std::string>().c_str(),
+                t["tensor"].get<std::string>().c_str());
+  }
+}
+
+void RunInspect(const std::string& path, bool json, bool grid) {
+  const CheckpointFiles files = OpenCheckpointFiles(path);
+  Json report = Report(path, files);
+  if (grid) report["q4_grid"] = GridReport(files);
   if (json) {
     std::printf("%s\n", report.dump(1).c_str());
   } else {
     Print(report);
+    if (grid) PrintGrid(report["q4_grid"]);
   }
   LAPIDARY_CHECK(report["usable"].get<bool>(), path, ": a checkpoint must be complete; got ",
                  report["missing"].size(), " missing, ", report["misshapen"].size(), " misshapen, ",
@@ -177,7 +211,11 @@ void AddInspect(CLI::App& cli) {
   auto json = std::make_shared<bool>(false);
   app->add_option("model", *path, "Hugging Face folder or .gguf file")->required();
   app->add_flag("--json", *json, "print JSON");
-  app->callback([path, json] { RunInspect(*path, *json); });
+  auto grid = std::make_shared<bool>(false);
+  app->add_flag("--grid", *grid,
+                "per matrix: the share of blocks on a 4-bit grid, the share that a stock Q4_0 "
+                "quantizer gives back, and the scale rule that explains them");
+  app->callback([path, json, grid] { RunInspect(*path, *json, *grid); });
 }
 
 }  // namespace lapidary

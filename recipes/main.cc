@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   lapidary::AddEval(cli);
   lapidary::AddCompare(cli);
   lapidary::AddTrain(cli);
+  lapidary::AddDistillCache(cli);
   lapidary::AddPlan(cli);
   try {
     CheckCommand(cli, argc, argv);

@@ -279,6 +279,16 @@ class Reader {
     reader.Finish();
     CheckQatConfig(*field, origin_.Of(key));
   }
+  void Read(const std::string& key, const Json& value, std::optional<DistillConfig>& field,
+            NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
+    field.emplace();
+    Reader reader(value, key + ".", origin_);
+    VisitDistillFields(*field, reader);
+    reader.Finish();
+  }
   void Read(const std::string& key, const Json& value, ScheduleOptions& field, NoRule) {
     if (value.is_null()) return;
     if (!value.is_object()) Bad(origin_, key, "an object", value);
@@ -356,6 +366,13 @@ class Writer {
     Json object = Json::object();
     Writer writer(&object);
     VisitQatFields(*field, writer);
+    return object;
+  }
+  static Json ToJson(const std::optional<DistillConfig>& field) {
+    if (!field) return nullptr;
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitDistillFields(*field, writer);
     return object;
   }
   static Json ToJson(const ScheduleOptions& field) {
@@ -546,6 +563,10 @@ std::string TrainConfigHelp() {
   QatConfig qat;
   VisitQatFields(qat, [&](const std::string& key, auto&, const auto&, const char* meaning) {
     line("qat." + key, "", meaning);
+  });
+  DistillConfig distill;
+  VisitDistillFields(distill, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    line("distillation." + key, "", meaning);
   });
   AdapterConfig lora;
   VisitLoraFields(lora, [&](const std::string& key, auto&, const auto&, const char* meaning) {

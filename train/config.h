@@ -14,6 +14,7 @@
 #include "data/dataset.h"
 #include "model/qat.h"
 #include "quant/adapter.h"
+#include "train/distill.h"
 #include "train/schedule.h"
 
 namespace lapidary {
@@ -36,6 +37,8 @@ struct TrainConfig {
   std::optional<AdapterConfig> lora;
   // Quantization-aware training (model/qat.h); absent: none.
   std::optional<QatConfig> qat;
+  // Towards a teacher (train/distill.h); absent: the data alone.
+  std::optional<DistillConfig> distillation;
   // Full fine-tuning: the type of the tensors in the checkpoint's model.safetensors.
   std::string save_dtype = "BF16";
 

@@ -50,6 +50,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "remove an earlier run's files from output_dir first");
   visit("lora", c.lora, NoRule{}, "adapter as in PEFT; null: full fine-tuning");
   visit("qat", c.qat, NoRule{}, "quantization-aware training, an object; null: none");
+  visit("distillation", c.distillation, NoRule{}, "train towards a teacher, an object; null: none");
   visit("save_dtype", c.save_dtype, WordRule{{"BF16", "F32"}},
         "type of model.safetensors in full fine-tuning");
   visit("learning_rate", c.learning_rate, RealRule{0, 10}, "peak; 0: 2e-4 with LoRA, 2e-5 without");
@@ -186,6 +187,16 @@ void VisitQatFields(Config& c, Visit&& visit) {
   visit("activations", c.activations, WordRule{{"none", "int8"}},
         "inputs of quantized modules: int8 with a scale per token");
   visit("kv_cache", c.kv_cache, WordRule{{"none", "int8"}}, "keys and values: int8, blocks of 32");
+}
+
+// Keys of "distillation".
+template <class Config, class Visit>
+void VisitDistillFields(Config& c, Visit&& visit) {
+  visit("teacher", c.teacher, TextRule{},
+        "\"base\": the base without fake quantization; or a file of distill-cache");
+  visit("mix", c.mix, RealRule{0, 1},
+        "share of the teacher's term in the loss, the rest is the data's");
+  visit("temperature", c.temperature, RealRule{0.01, 100}, "of teacher and student; 1 with a file");
 }
 
 // Keys of "lr_scheduler_kwargs".

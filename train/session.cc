@@ -131,6 +131,7 @@ Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& 
   PlanSteps();
   step_options.loss_chunk = config.loss_chunk;
   step_options.max_grad_norm = config.max_grad_norm;
+  step_options.teacher = teacher.get();
   step_options.forward.compute = ComputeOf(config.compute);
   step_options.forward.image_mask = ImageMaskOf(config.image_mask);
   step_options.forward.training = true;
@@ -167,6 +168,17 @@ void Session::OpenModel(const OutputFolder& output) {
     SetQatActive(model, state.step >= config.qat->start_step);
   }
   params = TrainableParams(model);
+  if (!config.distillation) return;
+  if (config.distillation->teacher != "base") {
+    teacher = TeacherFromFile(*config.distillation, model.head().rows());
+  } else if (config.lora && config.lora->modules_to_save.empty()) {
+    teacher = TeacherFromModel(*config.distillation, &model);
+  } else {  // weights move: the base once more, mapped
+    teacher_base =
+        OpenBundle(config.model_name_or_path, "", {config.base_format, config.embedding_format});
+    DetachQat(teacher_base->model);
+    teacher = TeacherFromModel(*config.distillation, &teacher_base->model);
+  }
 }
 
 void Session::PrepareStep(int64_t step) {

@@ -65,13 +65,12 @@ struct Session {
   const MemoryPlan& plan;
   Bundle bundle;
   std::optional<AdapterConfig> adapter;       // none: full fine-tuning
+  std::optional<QatRecord> qat;               // fake quantization, if any
   std::vector<Param*> params;                 // trainable
   std::shared_ptr<const Dataset> train_data;  // null where dataset.train is a prepared file
   std::shared_ptr<const Dataset> eval_data;   // null without dataset.eval
-  std::optional<AdapterConfig> adapter;                  // none: full fine-tuning
-  std::optional<QatRecord> qat;                          // fake quantization, if any
-  std::vector<Param*> params;                            // trainable
-  std::shared_ptr<const Dataset> train_data, eval_data;  // the latter null without dataset.eval
+  std::optional<Bundle> teacher_base;         // frozen, of a full fine-tuning
+  std::unique_ptr<DistillTeacher> teacher;    // of a distillation
   std::unique_ptr<SampleBuilder> builder;
   std::unique_ptr<AdamW> optimizer;
   RunState state;

@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <cmath>
+#include <optional>
 
 #include "autograd/ops/basic.h"
 #include "train/clip.h"
@@ -49,20 +50,26 @@ StepResult StepGradients(Transformer& model, const std::vector<Param*>& params,
       for (int64_t i = 0; i < input.size(); ++i) input.step_positions.push_back(position + i);
     }
     position += input.size();
+    std::optional<Teacher> teacher;
+    if (options.teacher) teacher = options.teacher->Of(batch, options.forward);
     Tape tape;
     TokenStats stats;
-    const Var sum = LossSum(model, Forward(model, tape, input, options.forward), batch.targets,
-                            batch.weights, options.forward.compute, options.loss_chunk, &stats);
+    const Var sum =
+        LossSum(model, Forward(model, tape, input, options.forward), batch.targets, batch.weights,
+                options.forward.compute, options.loss_chunk, &stats, teacher ? &*teacher : nullptr);
     const double loss = sum.data()[0];
     LAPIDARY_CHECK(std::isfinite(loss), Records(batch.names), ": the loss must be finite; got ",
                    loss, kTryRate);
     sum_of_losses += loss;
     for (const uint8_t correct : stats.correct) result.correct += correct;
+    for (size_t i = 0; i < stats.divergence.size(); ++i)
+      result.divergence += static_cast<double>(batch.weights[i]) * stats.divergence[i];
     if (sum.needs_grad()) {
       tape.Backward(Scale(sum, static_cast<float>(1.0 / result.target_tokens)));
     }
   }
   result.loss = sum_of_losses / result.target_tokens;
+  result.divergence /= result.target_tokens;
   return result;
 }
 

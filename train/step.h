@@ -8,6 +8,7 @@
 
 #include "model/transformer.h"
 #include "train/adamw.h"
+#include "train/distill.h"
 #include "train/micro_batch.h"
 
 namespace lapidary {
@@ -15,11 +16,13 @@ namespace lapidary {
 struct StepOptions {
   ForwardOptions forward;  // with `training`, seed and step set by the caller
   int64_t loss_chunk = 128;
-  double max_grad_norm = 1.0;  // 0: no clipping
+  double max_grad_norm = 1.0;         // 0: no clipping
+  DistillTeacher* teacher = nullptr;  // null: the data alone
 };
 
 struct StepResult {
   double loss = 0;           // mean over the step's target tokens, before the update
+  double divergence = 0;     // mean KL from the teacher, if there is one
   double grad_norm = 0;      // before clipping
   double target_tokens = 0;  // sum of weights
   int64_t tokens = 0;        // tokens of text and media that went through the model

@@ -38,6 +38,7 @@ void Account(const StepResult& result, double seconds, double waited, int64_t ro
   };
   add("steps", int64_t{1});
   add("loss", result.loss);
+  add("divergence", result.divergence);
   add("target_tokens", result.target_tokens);
   add("tokens", result.tokens);
   add("correct", result.correct);
@@ -69,6 +70,7 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
       {"peak_memory_bytes", PeakMemoryBytes()},
       {"arena_high_water_bytes", GetArenaStats().high_water_bytes},
   };
+  if (const double sum = p.value("divergence", 0.0); sum != 0) line["teacher_kl"] = sum / steps;
   // Share of the packed runs' tokens that are taken.
   if (const auto room = static_cast<double>(p.value("room", int64_t{0})); room > 0) {
     line["packing_utilization"] = tokens / room;

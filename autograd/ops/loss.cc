@@ -5,6 +5,7 @@
 
 #include "autograd/kernels/kernels.h"
 #include "autograd/ops/common.h"
+#include "autograd/ops/distill_rows.h"
 #include "autograd/profile.h"
 
 namespace lapidary {
@@ -50,13 +51,79 @@ std::vector<int64_t> WeightedRows(const std::vector<int32_t>& targets,
   return rows;
 }
 
+void CheckTeacher(const Teacher& t, int64_t rows, int64_t vocab) {
+  LAPIDARY_CHECK(t.mix >= 0 && t.mix <= 1 && t.temperature > 0,
+                 "distillation: mix must be in [0, 1] and the temperature above 0; got ", t.mix,
+                 " and ", t.temperature);
+  if (t.hidden.defined()) {
+    const Shape hs = t.hidden.shape();
+    LAPIDARY_CHECK(hs.rank == 2 && hs[0] == rows && hs[1] == t.head.cols && t.head.rows == vocab,
+                   "distillation: the teacher must have [", rows, ", C'] and a head [", vocab,
+                   ", C']; got ", hs, " and [", t.head.rows, ", ", t.head.cols, "]");
+    return;
+  }
+  LAPIDARY_CHECK(t.k >= 1 && t.k <= 256 && static_cast<int64_t>(t.ids.size()) == rows * t.k &&
+                     t.log_probs.size() == t.ids.size(),
+                 "distillation: stored tokens must be [", rows, ", k], k from 1 to 256; got ",
+                 t.ids.size(), " of k ", t.k);
+  LAPIDARY_CHECK(t.temperature == 1,
+                 "distillation: the temperature of stored tokens must be 1; got ", t.temperature);
+  for (const int32_t id : t.ids)
+    LAPIDARY_CHECK(id >= 0 && id < vocab, "distillation: stored tokens must be in [0, ", vocab,
+                   "); got ", id);
+}
+
 // One chunk of tokens, gathered.
 struct Chunk {
   Tensor x, z;  // [chunk, C], [chunk, V]
   std::vector<int32_t> target;
   std::vector<float> weight, loss;
   std::vector<uint8_t> correct;
+  Tensor teacher_x, teacher_z;            // of a teacher that is a model
+  std::vector<double> total, divergence;  // with a teacher
 };
+
+// The rows' losses against the targets and the teacher, gradients over c->z.
+void DistillRows(const CrossEntropyOptions& options, const std::vector<int64_t>& rows,
+                 int64_t begin, int64_t size, bool grad, Chunk* c) {
+  const Teacher& t = *options.teacher;
+  const int64_t vocab = c->z.shape()[1];
+  if (t.hidden.defined()) {
+    const int64_t cols = t.hidden.shape()[1];
+    for (int64_t i = 0; i < size; ++i) {
+      std::memcpy(c->teacher_x.data() + i * cols, t.hidden.data() + rows[begin + i] * cols,
+                  static_cast<size_t>(cols) * sizeof(float));
+    }
+    GemmForward(c->teacher_x.data(), size, t.head, c->teacher_z.data(), /*add=*/false,
+                options.compute);
+  }
+  ParallelFor(size, [&](Range r) {
+    for (int64_t i = r.begin; i < r.end; ++i) {
+      const int64_t n = rows[begin + i];
+      DistillRow row = {.z = c->z.data() + i * vocab, .vocab = vocab};
+      if (t.hidden.defined()) {
+        row.teacher = c->teacher_z.data() + i * vocab;
+      } else {
+        row.ids = t.ids.data() + n * t.k;
+        row.log_probs = t.log_probs.data() + n * t.k;
+        row.k = t.k;
+      }
+      row.target = c->target[i];
+      row.weight = c->weight[i];
+      row.cap = options.softcap;
+      row.teacher_cap = t.softcap;
+      row.mix = t.mix;
+      row.temperature = t.temperature;
+      row.grad = grad;
+      const DistillResult result = RunDistillRow(row);
+      c->loss[i] = static_cast<float>(result.cross_entropy);
+      c->correct[i] = result.correct;
+      c->divergence[i] = result.divergence;
+      const double mix = t.mix, square = static_cast<double>(t.temperature) * t.temperature;
+      c->total[i] = (1 - mix) * result.cross_entropy + mix * square * result.divergence;
+    }
+  });
+}
 
 Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<int32_t>& targets,
         const std::vector<float>& weights, const CrossEntropyOptions& options, TokenStats* stats) {
@@ -88,6 +155,7 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
   if (stats) {
     stats->loss.assign(static_cast<size_t>(xs[0]), 0.0f);
     stats->correct.assign(static_cast<size_t>(xs[0]), 0);
+    stats->divergence.assign(options.teacher ? static_cast<size_t>(xs[0]) : 0, 0.0f);
   }
 
   const int64_t most = std::min(count, options.chunk);
@@ -98,6 +166,15 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
              .weight = std::vector<float>(slots),
              .loss = std::vector<float>(slots),
              .correct = std::vector<uint8_t>(slots)};
+  if (const Teacher* t = options.teacher) {
+    CheckTeacher(*t, xs[0], vocab);
+    c.total.resize(slots);
+    c.divergence.resize(slots);
+    if (t->hidden.defined()) {
+      c.teacher_x = Tensor({most, t->head.cols});
+      c.teacher_z = Tensor({most, vocab});
+    }
+  }
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += options.chunk) {
     const int64_t size = std::min(options.chunk, count - begin);
@@ -117,7 +194,11 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
                                    .vocab = vocab,
                                    .cap = options.softcap,
                                    .grad = x_grad || head_grad};
-    ParallelFor(size, [&](Range r) { ActiveKernels().CrossEntropyRows(args, r); });
+    if (options.teacher) {
+      DistillRows(options, rows, begin, size, x_grad || head_grad, &c);
+    } else {
+      ParallelFor(size, [&](Range r) { ActiveKernels().CrossEntropyRows(args, r); });
+    }
     if (head_grad) {
       GemmWeightGrad(c.z.data(), c.x.data(), size, vocab, cols, op.dhead.data(),
                      /*add=*/begin > 0, options.compute);
@@ -132,8 +213,9 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
     }
     for (int64_t i = 0; i < size; ++i) {
       const int64_t n = rows[begin + i];
-      total += static_cast<double>(c.weight[i]) * c.loss[i];
+      total += static_cast<double>(c.weight[i]) * (options.teacher ? c.total[i] : c.loss[i]);
       if (!stats) continue;
+      if (options.teacher) stats->divergence[n] = static_cast<float>(c.divergence[i]);
       stats->loss[n] = c.loss[i];
       stats->correct[n] = c.correct[i];
     }

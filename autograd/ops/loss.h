@@ -11,16 +11,34 @@
 
 namespace lapidary {
 
+// Probabilities p to imitate, for every row of x: the loss of a row becomes
+//   weights[n] * ((1 - mix) * -log q(target) + mix * T^2 * KL(p_T || q_T))
+// with p_T and q_T at the temperature T (Hinton et al. 2015, arXiv:1503.02531). Either another
+// model's, formed chunk by chunk as the student's are, or its k likeliest tokens, stored; then
+// everything else is one event with the probability that is left, and T is 1.
+struct Teacher {
+  Tensor hidden;                 // [N, C'] of the teacher, or undefined
+  WeightView head;               // [V, C']
+  float softcap = 0;             // of the teacher
+  int64_t k = 0;                 // stored: tokens a row, up to 256
+  std::vector<int32_t> ids;      // [N, k], distinct in a row
+  std::vector<float> log_probs;  // [N, k]
+  float mix = 1;                 // 1: the teacher alone; 0: the data alone
+  float temperature = 1;
+};
+
 struct CrossEntropyOptions {
   float softcap = 30.0f;  // logits = softcap * tanh(z / softcap); 0: none
   int64_t chunk = 128;    // tokens at a time, a multiple of 64; the result does not depend on it
   Compute compute = Compute::kFloat32;
+  const Teacher* teacher = nullptr;  // null: the data alone
 };
 
 // What the loss says of every token; vectors of N, 0 where the weight is 0.
 struct TokenStats {
-  std::vector<float> loss;       // -log p(target)
-  std::vector<uint8_t> correct;  // the target is the arg max (lowest id on ties)
+  std::vector<float> loss;        // -log p(target)
+  std::vector<float> divergence;  // KL(p_T || q_T) from the teacher; empty without one
+  std::vector<uint8_t> correct;   // the target is the arg max (lowest id on ties)
 };
 
 // sum over n of weights[n] * -log softmax(cap(x[n] head^T))[targets[n]], a scalar.

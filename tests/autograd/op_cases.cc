@@ -473,6 +473,99 @@ GradCase LossCase(std::string name, bool train_head, int64_t tokens, int64_t voc
   return c;
 }
 
+// Scores of one row under the cap, divided by the temperature, as log-probabilities.
+Values LogProbs(const C64* x, const Values& head, int64_t vocab, int64_t width, double cap,
+                double temperature) {
+  Values z(static_cast<size_t>(vocab));
+  C64 total = 0;
+  for (int64_t v = 0; v < vocab; ++v) {
+    C64 sum = 0;
+    for (int64_t i = 0; i < width; ++i) sum += x[i] * head[static_cast<size_t>(v * width + i)];
+    z[static_cast<size_t>(v)] = (cap > 0 ? cap * std::tanh(sum / cap) : sum) / temperature;
+    total += std::exp(z[static_cast<size_t>(v)]);
+  }
+  for (C64& value : z) value -= std::log(total);
+  return z;
+}
+
+// The mixed loss of autograd/ops/loss.h. `k`: stored tokens; 0: the teacher is a model.
+GradCase DistillCase(std::string name, int64_t vocab, double mix, double temperature, int64_t k,
+                     float cap) {
+  constexpr int64_t kWidth = 6, kTokens = 8;
+  const LossData data = MakeLossData(kTokens, vocab);
+  const auto head = std::make_shared<std::vector<float>>(NormalFloats(vocab * kWidth, 8));
+  const auto teacher_head = std::make_shared<std::vector<float>>(NormalFloats(vocab * kWidth, 18));
+  const auto hidden = std::make_shared<std::vector<float>>(NormalFloats(kTokens * kWidth, 28));
+  const double teacher_cap = 3;
+  // p of every row in double precision.
+  auto p = std::make_shared<std::vector<Values>>();
+  for (int64_t n = 0; n < kTokens; ++n) {
+    const Values row(hidden->begin() + n * kWidth, hidden->begin() + (n + 1) * kWidth);
+    p->push_back(LogProbs(row.data(), Values(teacher_head->begin(), teacher_head->end()), vocab,
+                          kWidth, teacher_cap, temperature));
+  }
+  const auto teacher = std::make_shared<Teacher>();
+  teacher->mix = static_cast<float>(mix);
+  teacher->temperature = static_cast<float>(temperature);
+  teacher->k = k;
+  if (k == 0) {
+    teacher->hidden = Tensor::FromFloats({kTokens, kWidth}, hidden->data());
+    teacher->head = F32View(teacher_head->data(), vocab, kWidth);
+    teacher->softcap = static_cast<float>(teacher_cap);
+  }
+  for (int64_t n = 0; n < kTokens && k > 0; ++n) {
+    for (int64_t j = 0; j < k; ++j) {
+      const int64_t id = (n * 7 + j * 3) % vocab;
+      teacher->ids.push_back(static_cast<int32_t>(id));
+      teacher->log_probs.push_back(static_cast<float>((*p)[n][id].real()));
+    }
+  }
+  GradCase c = {.name = std::move(name),
+                .in = {{kTokens, kWidth}, {vocab, kWidth}},
+                .op =
+                    [=](Tape&, const Vars& v) {
+                      (void)teacher_head;
+                      const CrossEntropyOptions options = {.softcap = cap,
+                                                           .chunk = 64,
+                                                           .compute = Compute::kFloat32,
+                                                           .teacher = teacher.get()};
+                      return CrossEntropy(v[0], v[1], data.targets, data.weights, options, nullptr);
+                    },
+                .ref =
+                    [=](const ComplexInputs& in) {
+                      C64 loss = 0;
+                      for (int64_t n = 0; n < kTokens; ++n) {
+                        if (data.weights[n] == 0) continue;
+                        const C64* x = in[0].data() + n * kWidth;
+                        const Values q = LogProbs(x, in[1], vocab, kWidth, cap, 1);
+                        const Values cool = LogProbs(x, in[1], vocab, kWidth, cap, temperature);
+                        C64 divergence = 0;
+                        if (k == 0) {
+                          for (int64_t v = 0; v < vocab; ++v)
+                            divergence += std::exp((*p)[n][v]) * ((*p)[n][v] - cool[v]);
+                        } else {
+                          C64 p_rest = 1, q_rest = 1;
+                          for (int64_t j = 0; j < k; ++j) {
+                            const int32_t id = teacher->ids[n * k + j];
+                            const double lp = teacher->log_probs[n * k + j];
+                            divergence += std::exp(lp) * (lp - cool[id]);
+                            p_rest -= std::exp(lp);
+                            q_rest -= std::exp(cool[id]);
+                          }
+                          divergence += p_rest * std::log(p_rest / q_rest);
+                        }
+                        loss += static_cast<double>(data.weights[n]) *
+                                ((1 - mix) * -q[data.targets[n]] +
+                                 mix * temperature * temperature * divergence);
+                      }
+                      return Values{loss};
+                    },
+                .value_tol = 2e-6,
+                .grad_tol = 5e-6,
+                .probes = 40};
+  return c;
+}
+
 }  // namespace
 
 std::vector<GradCase> CrossEntropyFrozenCases() {
@@ -482,7 +575,12 @@ std::vector<GradCase> CrossEntropyFrozenCases() {
 }
 
 std::vector<GradCase> CrossEntropyCases() {
-  return {LossCase("cross_entropy, softcap 2", true, 8, 40, 2.0f, 1.0f, 1 << 30),
+  return {DistillCase("cross_entropy, teacher alone", 40, 1, 1, 0, 2.0f),
+          DistillCase("cross_entropy, teacher and data, temperature 2", 40, 0.3, 2, 0, 0.0f),
+          DistillCase("cross_entropy, teacher, two blocks", 1100, 0.5, 1, 0, 30.0f),
+          DistillCase("cross_entropy, stored tokens", 40, 1, 1, 5, 2.0f),
+          DistillCase("cross_entropy, stored tokens and data", 1100, 0.25, 1, 7, 30.0f),
+          LossCase("cross_entropy, softcap 2", true, 8, 40, 2.0f, 1.0f, 1 << 30),
           LossCase("cross_entropy, two chunks", true, 90, 40, 30.0f, 1.0f, 80)};
 }
 

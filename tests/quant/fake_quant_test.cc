@@ -251,6 +251,43 @@ TEST(Q4Grid, FindsTheGridOfEveryTrainingRule) {
   }
 }
 
+// The survey names the rule of a whole matrix from its codes alone.
+TEST(Q4Grid, SurveyNamesTheRule) {
+  const std::pair<double, const char*> rules[] = {{0, "extremum / -8 (ggml)"},
+                                                  {7, "max / 7"},
+                                                  {7.5, "max / 7.5, or max / 8 clipped"},
+                                                  {-1, "none"}};
+  for (const auto& [divisor, name] : rules) {
+    std::vector<float> w = Normal(32 * 2000, 23, 0.02f);
+    for (size_t b = 0; b < w.size() && divisor >= 0; b += 32) {
+      float m = 0;
+      for (size_t i = 0; i < 32; ++i)
+        if (std::fabs(w[b + i]) > std::fabs(m)) m = w[b + i];
+      const float d =
+          RoundToBf16(divisor == 0 ? m / -8 : std::fabs(m) / static_cast<float>(divisor));
+      for (size_t i = 0; i < 32; ++i)
+        w[b + i] = std::fmin(std::fmax(std::nearbyint(w[b + i] / d), -8.0f), 7.0f) * d;
+    }
+    std::fill_n(w.begin(), 32, 0.0f);
+    std::vector<uint16_t> bits;
+    for (const float x : w) bits.push_back(Bf16FromF32(x));
+    StoredTensor tensor;
+    tensor.name = "t";
+    tensor.shape = {20, 3200};
+    tensor.format = FindFormat("BF16");
+    tensor.dtype = "BF16";
+    tensor.data = reinterpret_cast<const uint8_t*>(bits.data());
+    tensor.bytes = bits.size() * 2;
+    const Q4Survey survey = SurveyQ4(tensor);
+    EXPECT_EQ(survey.blocks, 2000);
+    EXPECT_EQ(survey.zero, 1);
+    EXPECT_EQ(survey.Rule(), name);
+    EXPECT_EQ(survey.share() == 1, divisor >= 0) << name;
+    if (divisor == 0) EXPECT_EQ(survey.stock_share(), 1);
+    if (divisor == 7.5) EXPECT_LT(survey.stock_share(), 0.9);
+  }
+}
+
 TEST(Q4Grid, RandomBlocksAreOnNone) {
   const std::vector<float> w = Normal(32 * 20000, 22, 0.02f);
   int64_t solved = 0;

@@ -18,6 +18,7 @@
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"
 #include "train/bundle.h"
+#include "train/distill.h"
 #include "train/evaluate.h"
 #include "train/export/export.h"
 #include "train/session.h"
@@ -256,6 +257,85 @@ TEST(QatRecordFile, BrokenOnesAreErrors) {
     WriteFile(folder + "/" + kQatRecordFile, text);
     EXPECT_THROW(ReadQatRecord(folder), Error) << text;
   }
+}
+
+// ---- distillation
+
+double LastLoss(const TrainConfig& config, double* first, double* divergence = nullptr) {
+  double last = 0;
+  bool begun = false;
+  TrainHooks hooks;
+  hooks.on_step = [&](int64_t, double loss) {
+    if (!begun && first) *first = loss;
+    begun = true;
+    last = loss;
+  };
+  const TrainSummary summary = Train(config, hooks);
+  for (const auto& line : summary.log) {
+    if (divergence && line.contains("teacher_kl")) *divergence = line["teacher_kl"].get<double>();
+  }
+  return last;
+}
+
+// An untrained adapter is the base: without fake quantization the divergence from it is nothing,
+// with it something, and training makes it less. Full fine-tuning has a copy of the base as
+// teacher.
+TEST(Distill, FromTheBase) {
+  const std::string distill = "distillation={\"teacher\": \"base\"}";
+  double first = 1;
+  LastLoss(Config("distill-plain", {distill, "max_steps=1", "compute=\"float32\""}), &first);
+  EXPECT_LE(std::fabs(first), 1e-6);
+  for (const char* lora : {"{\"r\": 4, \"lora_alpha\": 8}", "null"}) {
+    const std::string out = StrCat("distill-", lora[0]);
+    double divergence = 0;
+    const double last =
+        LastLoss(Config(out, {distill, StrCat("lora=", lora), "qat={\"format\": \"int3_g32\"}",
+                              "save_dtype=\"F32\"", "max_steps=30", "num_train_epochs=30",
+                              StrCat("learning_rate=", lora[0] == 'n' ? "1e-4" : "1e-2")}),
+                 &first, &divergence);
+    EXPECT_GT(first, 1e-3);
+    EXPECT_LT(last, 0.8 * first) << lora;
+    EXPECT_GT(divergence, 0);
+  }
+}
+
+// Every token stored is the teacher itself; a few give nearly its loss; a cache of other records is
+// refused.
+TEST(Distill, FromStoredTokens) {
+  const TrainConfig config = Config(
+      "stored", {"compute=\"float32\"", "qat={\"format\": \"int3_g32\"}", "max_steps=1", "seed=7"});
+  const std::string cache = Place().path() + "/cache.safetensors";
+  const auto write = [&](const std::vector<SourceSpec>& files, int64_t k) {
+    Bundle bundle = OpenBundle(config.model_name_or_path);
+    const SampleBuilder builder(*bundle.tokenizer, MakeSampleOptions(config, bundle.media));
+    LoaderOptions options;
+    options.shuffle = false;
+    options.epochs = 1;
+    Loader loader(Dataset::Open(files), builder, options);
+    ForwardOptions forward;
+    const auto next = [&] {
+      const std::optional<Batch> batch = loader.Next();
+      return batch ? MakeMicroBatch(*batch) : MicroBatch();
+    };
+    return WriteDistillCache(bundle.model, forward, k, next, cache);
+  };
+  const auto first_loss = [&](const std::string& teacher, int64_t number) {
+    TrainConfig run = config;
+    run.output_dir = StrCat(Place().path(), "/stored-", number);
+    run.distillation = DistillConfig{teacher, 0.5, 1};
+    double first = 0;
+    LastLoss(run, &first);
+    return first;
+  };
+  const double whole = first_loss("base", 0);
+  EXPECT_EQ(write(config.train_files, 200), 10);
+  EXPECT_NEAR(first_loss(cache, 1), whole, 0.02 * whole);
+  write(config.train_files, 4);
+  EXPECT_LT(first_loss(cache, 2), whole);  // events put together cannot diverge more
+  SourceSpec other = config.train_files[0];
+  other.path = Place().path() + "/eval.jsonl";
+  write({other}, 4);
+  EXPECT_THROW(first_loss(cache, 3), Error);
 }
 
 }  // namespace
