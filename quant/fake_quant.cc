@@ -205,6 +205,7 @@ std::vector<const Grid*> MakeGrids() {
   add_format("Q4_0", "qat");
   add_format("Q8_0");
   add_format("MXFP4");
+  add_format("NVFP4");
   add_format("Q4_K");
   add_format("Q6_K");
   add_format("Q3_K");

@@ -21,7 +21,8 @@
   X(IQ4_XS)                     \
   X(F64)                        \
   X(BF16)                       \
-  X(MXFP4)
+  X(MXFP4)                      \
+  X(NVFP4)
 
 namespace lapidary::formats {
 

@@ -297,8 +297,10 @@ Values Quarters(Values w) {
 std::vector<GradCase> MatMulCases() {
   return {{.name = "matmul, mapped",
            .in = {{5, kCols}, {11, kCols}},
-           .op = [](Tape&,
-                    const Vars& v) { return MatMul(v[0], v[1], Compute::kFloat32, QuarterMap()); },
+           .op =
+               [](Tape&, const Vars& v) {
+                 return MatMul(v[0], v[1], Compute::kFloat32, /*values=*/true, QuarterMap());
+               },
            .ref =
                [](const ComplexInputs& in) {
                  return ref::MatMul(in[0], Quarters(in[1]), 5, 11, kCols);

@@ -73,6 +73,8 @@ TEST(Format, PublishedVectors) {
   EXPECT_EQ(Hex(Quantize("Q5_0", Published(32))), "402aa4a52d6dc07c38f3bf6b26e2ae5a15d18d49f4c0");
   EXPECT_EQ(Hex(Quantize("IQ4_NL", Published(32))), "ab1ee035acf157ce1369df249be136adf258");
   EXPECT_EQ(Hex(Quantize("MXFP4", Published(32))), "7c6fdb257ec946fea267ec146fda357eb0");
+  EXPECT_EQ(Hex(Quantize("NVFP4", Published(64))),
+            "202020207fcb45fea956ee0266ed1267dc347fba45ffb956ee0167dd0267dc347fca56fe");
   EXPECT_EQ(Hex(Quantize("Q4_K", Published(256))),
             "de162c22fefffffcfffdfefecfdcfffea0156bc1278cd3489e045ab0167bc2378de349ae056ab1267cd2"
             "389de459af15268ce248ad0459b0157bd1379ce348ae046ac0267bd2379df359be156ac1268c9df359be"

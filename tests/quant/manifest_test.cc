@@ -53,6 +53,7 @@ const std::map<std::string, std::vector<std::string>>& OpKernels() {
       {"ScaleColumns", {"ScaleColumns", "ScaleColumnsGradX", "ScaleColumnsGradG"}},
       {"RoundBf16", {"RoundBf16", "Scale"}},
       {"Dropout", {"Dropout"}},
+      {"FakeQuantInt8", {"Scale"}},
       {"GeGlu", {"GeGlu", "GeGluGrad"}},
       {"RmsNorm", {"RmsNorm", "RmsNormGradX", "RmsNormGradW"}},
       {"LayerNorm", {"LayerNorm", "LayerNormGradX", "LayerNormGradW"}},
@@ -83,6 +84,7 @@ struct ThroughRows {
 };
 const std::vector<ThroughRows> kThroughRows = {
     {"F64", {}, "no weight of a model is stored so"},
+    {"NVFP4", {}, "trained on and exported; no base is read in it"},
     {"F16", {Isa::kNeon}, "dense bases are bf16; measured on no Arm machine"},
 };
 

@@ -1,0 +1,363 @@
+// How much of what quantization costs is won back by training on the grid. One command:
+//   bench_qat_recovery [--text PATH ...] [--seeds 3] [--pretrain 900] [--steps 300]
+//                      [--grids q4_0,int3_g32,q3_k,mxfp4] [--json]
+// A small model (4 layers, 256 wide) is pre-trained on text of this machine (by default the headers
+// of its C++ library), then taken on for the same steps on the same data in several ways:
+//   control     full fine-tuning in full precision
+//   rounded     the control, its matrices rounded to nearest (ggml's own bytes where it has the
+//   format) QAT         full fine-tuning on the grid, from the same start: on the data; towards the
+//               unquantized start's probabilities and the data, half each (distilled)
+// Held-out text, of files that are not trained on: perplexity, KL(control || arm), how often the
+// likeliest token is the control's. Share recovered of the loss:
+//   (rounded - QAT) / (rounded - control)
+// The matrices of the decoder layers are on the grid, embedding and norms are not. Scales follow
+// the weights. Everything is a function of the seed; printed are all seeds, their mean and spread.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "autograd/base/error.h"
+#include "autograd/base/file.h"
+#include "autograd/base/random.h"
+#include "autograd/kernels/isa.h"
+#include "data/tokenizer.h"
+#include "model/load.h"
+#include "model/qat.h"
+#include "quant/fake_quant.h"
+#include "train/bundle.h"
+#include "train/distill.h"
+#include "train/make_model.h"
+#include "train/schedule.h"
+#include "train/step.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Args {
+  std::vector<std::string> text = {"/usr/include/c++"};
+  std::string grids = "q4_0,int3_g32,q3_k,mxfp4", folder;
+  int64_t seeds = 3, pretrain = 900, steps = 300, tokens = 1024, held_out = 48;
+  double pretrain_rate = 2e-3, rate = 3e-4;
+  bool json = false;
+};
+
+constexpr int64_t kSequence = 256;
+
+std::vector<std::string> TextFiles(const std::vector<std::string>& paths) {
+  std::vector<std::string> files;
+  for (const std::string& path : paths) {
+    if (fs::is_regular_file(path)) files.push_back(path);
+    if (!fs::is_directory(path)) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      if (entry.is_regular_file() && !entry.is_symlink() && entry.file_size() > 2000)
+        files.push_back(entry.path().string());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// Runs of kSequence + 1 tokens; every tenth file is held out.
+struct Corpus {
+  std::vector<std::vector<int32_t>> train, held_out;
+};
+
+Corpus ReadCorpus(const Args& args, const Tokenizer& tokenizer) {
+  Corpus corpus;
+  const std::vector<std::string> files = TextFiles(args.text);
+  constexpr size_t kMost = size_t{12} << 20;  // of text
+  size_t bytes = 0;
+  for (size_t i = 0; i < files.size() && bytes < kMost; ++i) {
+    const std::string text = ReadFile(files[i], uint64_t{1} << 26);
+    bytes += text.size();
+    const std::vector<int32_t> ids = tokenizer.Encode(text);
+    auto& to = i % 10 == 7 ? corpus.held_out : corpus.train;
+    for (size_t at = 0; at + kSequence + 1 <= ids.size(); at += kSequence)
+      to.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(at),
+                      ids.begin() + static_cast<std::ptrdiff_t>(at + kSequence + 1));
+  }
+  LAPIDARY_CHECK(
+      corpus.train.size() >= 100 && corpus.held_out.size() >= 8,
+      "bench_qat_recovery: the text must give 100 runs to train on and 8 to hold out; got ",
+      corpus.train.size(), " and ", corpus.held_out.size(), "; try --text FOLDER");
+  return corpus;
+}
+
+MicroBatch BatchOf(const std::vector<const std::vector<int32_t>*>& runs) {
+  MicroBatch batch;
+  for (const auto* run : runs) {
+    batch.input.document_starts.push_back(static_cast<int32_t>(batch.input.ids.size()));
+    batch.input.ids.insert(batch.input.ids.end(), run->begin(), run->end() - 1);
+    batch.targets.insert(batch.targets.end(), run->begin() + 1, run->end());
+    batch.names.push_back("text");
+  }
+  batch.weights.assign(batch.targets.size(), 1.0f);
+  return batch;
+}
+
+using Snapshot = std::vector<std::vector<float>>;
+
+Snapshot Save(Transformer& model) {
+  Snapshot all;
+  for (const Param* p : TrainableParams(model))
+    all.emplace_back(p->value.data(), p->value.data() + p->value.size());
+  return all;
+}
+void Restore(Transformer& model, const Snapshot& snapshot) {
+  size_t i = 0;
+  for (Param* p : TrainableParams(model)) {
+    std::copy(snapshot[i].begin(), snapshot[i].end(), p->value.data());
+    ++i;
+  }
+}
+
+class Recovery {
+ public:
+  Recovery(const Args& args, uint64_t seed) : args_(args), seed_(seed) {
+    ModelConfig config = ParseModelConfig(ShapeText(), "the shape of the bench");
+    const std::string folder = StrCat(args.folder, "/seed-", seed);
+    MakeModel(config, folder, {.seed = seed, .overwrite = true}, [](int64_t, int64_t) {});
+    bundle_ = OpenBundle(folder);
+    MakeAllTrainable(bundle_.model);
+    teacher_ = OpenBundle(folder);
+    MakeAllTrainable(teacher_.model);
+    corpus_ = ReadCorpus(args, bundle_.RequireTokenizer());
+    for (int64_t i = 0; i < args.held_out; ++i) {
+      held_out_.push_back(&corpus_.held_out[RandomBelow({0, 0, 5}, static_cast<uint64_t>(i),
+                                                        corpus_.held_out.size())]);
+    }
+  }
+
+  // Steps on the data, from `first` on in its order.
+  void Train(int64_t first, int64_t steps, double rate, int64_t warmup, DistillTeacher* teacher) {
+    Transformer& model = bundle_.model;
+    AdamW optimizer(TrainableParams(model), {.beta2 = 0.95, .weight_decay = 0.01}, DecaysByName);
+    StepOptions options;
+    options.forward.training = true;
+    options.forward.compute = Compute::kBfloat16;
+    options.teacher = teacher;
+    ScheduleOptions schedule;
+    schedule.type = "cosine";
+    schedule.learning_rate = rate;
+    schedule.total_steps = steps;
+    schedule.warmup_steps = warmup;
+    for (int64_t step = 0; step < steps; ++step) {
+      std::vector<const std::vector<int32_t>*> runs;
+      for (int64_t i = 0; i < args_.tokens / kSequence; ++i) {
+        const auto at = static_cast<uint64_t>((first + step) * (args_.tokens / kSequence) + i);
+        runs.push_back(&corpus_.train[RandomBelow({seed_, 0, 3}, at, corpus_.train.size())]);
+      }
+      RefreshQatScales(model);
+      OptimizerStep(model, optimizer, {BatchOf(runs)}, LearningRate(schedule, step), options);
+    }
+  }
+
+  struct Figures {
+    double loss = 0, kl = 0, top1 = 0;
+  };
+
+  // Against the control's probabilities, kept in control_.
+  Figures Evaluate(bool is_control) {
+    Transformer& model = bundle_.model;
+    RefreshQatScales(model);
+    Figures figures;
+    int64_t count = 0;
+    if (is_control) control_.clear();
+    for (size_t i = 0; i < held_out_.size(); ++i) {
+      const MicroBatch batch = BatchOf({held_out_[i]});
+      Tape tape(Tape::Mode::kNoGrad);
+      ForwardOptions forward;
+      forward.compute = Compute::kBfloat16;
+      const Tensor hidden = Forward(model, tape, batch.input, forward).value();
+      const Tensor logits = Logits(hidden, model.head().Current(), 30.0f, Compute::kBfloat16);
+      const int64_t vocab = logits.shape()[1];
+      std::vector<float> log_probs(static_cast<size_t>(logits.size()));
+      for (int64_t n = 0; n < logits.shape()[0]; ++n) {
+        const float* z = logits.data() + n * vocab;
+        const double top = *std::max_element(z, z + vocab);
+        double total = 0;
+        for (int64_t v = 0; v < vocab; ++v) total += std::exp(static_cast<double>(z[v]) - top);
+        for (int64_t v = 0; v < vocab; ++v)
+          log_probs[static_cast<size_t>(n * vocab + v)] =
+              static_cast<float>(static_cast<double>(z[v]) - top - std::log(total));
+        const float* q = log_probs.data() + n * vocab;
+        figures.loss -= static_cast<double>(q[batch.targets[static_cast<size_t>(n)]]);
+        ++count;
+        if (is_control) continue;
+        const float* p = control_[i].data() + n * vocab;
+        for (int64_t v = 0; v < vocab; ++v)
+          figures.kl += std::exp(static_cast<double>(p[v])) * (static_cast<double>(p[v]) - q[v]);
+        figures.top1 += std::max_element(p, p + vocab) - p == std::max_element(q, q + vocab) - q;
+      }
+      if (is_control) control_.push_back(std::move(log_probs));
+    }
+    figures.loss /= static_cast<double>(count);
+    figures.kl /= static_cast<double>(count);
+    figures.top1 = is_control ? 1 : figures.top1 / static_cast<double>(count);
+    return figures;
+  }
+
+  // The control's matrices replaced by what a plain quantization of them holds.
+  void RoundToNearest(const Grid& grid) {
+    ForEachLinear(bundle_.model, [&](Linear& linear) {
+      if (linear.path.find(".layers.") == std::string::npos) return;
+      float* w = linear.w.param->value.data();
+      const int64_t rows = linear.w.rows(), cols = linear.w.cols();
+      if (!grid.format()) {
+        for (int64_t r = 0; r < rows; ++r) grid.Project(w + r * cols, cols);
+        return;
+      }
+      std::vector<uint8_t> bytes(static_cast<size_t>(rows * FormatBytes(*grid.format(), cols)));
+      QuantizeRows(*grid.format(), GetScaleRule(*grid.format(), "ggml"), w, rows, cols,
+                   bytes.data());
+      DequantizeRows(*grid.format(), bytes.data(), rows, cols, w);
+    });
+  }
+
+  nlohmann::ordered_json Run() {
+    const auto pass = [&](const char* what) {
+      std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed_), what);
+    };
+    pass("pre-training");
+    Train(0, args_.pretrain, args_.pretrain_rate, args_.pretrain / 10, nullptr);
+    const Snapshot start = Save(bundle_.model);
+    Restore(teacher_.model, start);
+    const double before = [&] { return Evaluate(true).loss; }();
+    pass("control");
+    Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, nullptr);
+    const Snapshot control = Save(bundle_.model);
+    const Figures full = Evaluate(true);
+    nlohmann::ordered_json out = {
+        {"seed", seed_}, {"start_loss", before}, {"control_loss", full.loss}};
+    std::stringstream names(args_.grids);
+    for (std::string name; std::getline(names, name, ',');) {
+      const Grid& grid = GetGrid(name, "--grids");
+      Restore(bundle_.model, control);
+      RoundToNearest(grid);
+      const Figures rounded = Evaluate(false);
+      const auto arm = [&](const Figures& f) {
+        nlohmann::ordered_json figures = {
+            {"loss", f.loss}, {"perplexity", std::exp(f.loss)}, {"kl", f.kl}, {"top1", f.top1}};
+        if (&f != &rounded) {
+          figures["recovered"] = (rounded.loss - f.loss) / (rounded.loss - full.loss);
+          figures["recovered_kl"] = (rounded.kl - f.kl) / rounded.kl;
+        }
+        return figures;
+      };
+      out[name]["rounded"] = arm(rounded);
+      for (const bool distilled : {false, true}) {
+        pass(StrCat(name, distilled ? ", distilled" : ", data").c_str());
+        Restore(bundle_.model, start);
+        QatConfig qat;
+        qat.format = name;
+        AttachQat(bundle_.model, ResolveQat(bundle_.model, qat));
+        std::unique_ptr<DistillTeacher> teacher;
+        if (distilled) teacher = TeacherFromModel({"base", 0.5, 1}, &teacher_.model);
+        Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, teacher.get());
+        out[name][distilled ? "distilled" : "data"] = arm(Evaluate(false));
+        DetachQat(bundle_.model);
+      }
+    }
+    return out;
+  }
+
+ private:
+  static std::string ShapeText() {
+    nlohmann::json config = nlohmann::json::parse(MakeModelConfig("tiny", 4).json);
+    auto& text = config["text_config"];
+    text["intermediate_size"] = 1024;
+    return config.dump();
+  }
+
+  const Args& args_;
+  const uint64_t seed_;
+  Bundle bundle_, teacher_;
+  Corpus corpus_;
+  std::vector<const std::vector<int32_t>*> held_out_;
+  std::vector<std::vector<float>> control_;
+};
+
+void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& runs) {
+  std::printf("%zu seeds, %lld steps of pre-training, %lld on, %s\n", runs.size(),
+              static_cast<long long>(args.pretrain), static_cast<long long>(args.steps),
+              IsaName(ActiveIsa()));
+  for (const auto& run : runs) {
+    std::printf("seed %d: perplexity %.3f at the start, control %.3f\n", run["seed"].get<int>(),
+                std::exp(run["start_loss"].get<double>()),
+                std::exp(run["control_loss"].get<double>()));
+  }
+  std::printf("%-12s %-10s %10s %9s %8s   %s\n", "grid", "arm", "perplexity", "KL", "top-1",
+              "recovered of the loss: each seed; mean, spread");
+  std::stringstream names(args.grids);
+  for (std::string name; std::getline(names, name, ',');) {
+    for (const char* arm : {"rounded", "data", "distilled"}) {
+      double perplexity = 0, kl = 0, top1 = 0, mean = 0, low = 1e9, high = -1e9;
+      std::string shares;
+      for (const auto& run : runs) {
+        const auto& f = run[name][arm];
+        perplexity += f["perplexity"].get<double>();
+        kl += f["kl"].get<double>();
+        top1 += f["top1"].get<double>();
+        if (!f.contains("recovered")) continue;
+        const double share = 100 * f["recovered"].get<double>();
+        mean += share;
+        low = std::min(low, share);
+        high = std::max(high, share);
+        char digits[32];
+        std::snprintf(digits, sizeof(digits), "%.1f ", share);
+        shares += digits;
+      }
+      const double n = static_cast<double>(runs.size());
+      std::printf("%-12s %-10s %10.3f %9.5f %7.2f%%   ", name.c_str(), arm, perplexity / n, kl / n,
+                  100 * top1 / n);
+      if (!shares.empty()) std::printf("%s; %.1f %%, %.1f", shares.c_str(), mean / n, high - low);
+      std::printf("\n");
+    }
+  }
+}
+
+int Run(Args args) {
+  const fs::path folder = fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid());
+  args.folder = folder.string();
+  std::vector<nlohmann::ordered_json> runs;
+  for (int64_t seed = 1; seed <= args.seeds; ++seed)
+    runs.push_back(Recovery(args, static_cast<uint64_t>(seed)).Run());
+  fs::remove_all(folder);
+  if (args.json) {
+    std::printf("%s\n", nlohmann::ordered_json(runs).dump(1).c_str());
+  } else {
+    PrintTable(args, runs);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lapidary
+
+int main(int argc, char** argv) {
+  lapidary::Args args;
+  CLI::App app("Pre-trains a small model and measures what training on a grid wins back",
+               "bench_qat_recovery");
+  app.add_option("--text", args.text, "files or folders of text");
+  app.add_option("--grids", args.grids, "separated by commas");
+  app.add_option("--seeds", args.seeds)->check(CLI::Range(1, 100));
+  app.add_option("--pretrain", args.pretrain, "steps")->check(CLI::Range(10, 1000000));
+  app.add_option("--steps", args.steps, "steps of every arm")->check(CLI::Range(10, 1000000));
+  app.add_option("--tokens", args.tokens, "of a step")->check(CLI::Range(256, 1 << 20));
+  app.add_option("--held-out", args.held_out, "runs of 256 tokens")->check(CLI::Range(8, 100000));
+  app.add_option("--rate", args.rate, "peak learning rate of the arms");
+  app.add_flag("--json", args.json);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return lapidary::Run(args);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 2;
+  }
+}
