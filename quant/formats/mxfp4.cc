@@ -34,9 +34,10 @@ LAPIDARY_LANES uint8_t ScaleCode(float magnitude) {
 
 // Eight codes: the first that minimizes |T[q] d - v|. As d is a power of two and ties go to the
 // smaller magnitude, its magnitude is the number of midpoints between neighbours that |v| exceeds.
-// Where d is so small that midpoints are not exact, all codes are tried.
+// Where d is so small that midpoints are not exact, or so large that codes overflow, all codes are
+// tried.
 LAPIDARY_LANES I8 EightCodes(F8 v, float d) {
-  if (d >= 0x1p-120f) {
+  if (d >= 0x1p-120f && d <= 0x1p124f) {
     const F8 a = Abs(v);
     I8 code = {};
     for (const float middle : {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f}) code -= a > middle * d;

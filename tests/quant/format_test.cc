@@ -222,8 +222,9 @@ TEST(Format, SameBytesForEveryInstructionSet) {
   const Isa before = ActiveIsa();
   for (const Format* format : AllFormats()) {
     for (const ScaleRule& rule : format->rules) {
-      // 37 blocks of 32 where the format allows: a tail beside the eight lanes.
-      const int64_t n = format->block_size == 256 ? 5 * 256 : 37 * 32;
+      // 37 blocks where the format's are small: a tail beside the eight lanes.
+      const int64_t n =
+          format->block_size == 256 ? 5 * 256 : 37 * std::max<int64_t>(32, format->block_size);
       std::vector<float> x = Normal(n, 17, 1.0f);
       for (size_t i = 0; i < x.size(); ++i) {
         const size_t kind = i / 32 % 7;

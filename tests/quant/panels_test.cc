@@ -156,7 +156,9 @@ TEST(Panels, EveryFormatHasFunctions) {
   for (Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
     for (Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
       for (const Format* format : WeightFormats()) {
-        if (std::string(format->name) == "F64") continue;  // rounded to float32 on the way in
+        const std::string name = format->name;
+        if (name == "F64") continue;    // rounded to float32 on the way in
+        if (name == "NVFP4") continue;  // no base is read in it
         for (GemmSide side : {GemmSide::kForward, GemmSide::kInputGrad}) {
           EXPECT_TRUE(FindPanelFunction(format->id, isa, compute, side))
               << format->name << " " << IsaName(isa) << " " << ComputeName(compute);

@@ -259,6 +259,66 @@ TEST(QatRecordFile, BrokenOnesAreErrors) {
   }
 }
 
+// ---- scales of the base
+
+std::vector<float> Rows(const WeightView& view) {
+  std::vector<float> values(static_cast<size_t>(view.rows * view.cols));
+  DequantizeRows(view, 0, view.rows, values.data());
+  return values;
+}
+
+// A base that is stored in the grid's format keeps its very scales, rows or units: an adapter that
+// is zero changes nothing.
+TEST(QatScales, OfAQuantizedBase) {
+  for (const char* format : {"q4_0", "q8_0", "q6_k", "q4_k"}) {
+    LoadedModel loaded = LoadModel(Place().path() + "/base", {"q8_0", ""});
+    if (std::string(format) != "q8_0") {
+      loaded = LoadModel(Place().path() + "/base",
+                         {std::string(format) == "q4_k" ? "q4_k_m" : format, ""});
+    }
+    QatConfig config;
+    config.format = format;
+    config.scales = "base";
+    AttachQat(loaded.model, ResolveQat(loaded.model, config));
+    int exact = 0;
+    ForEachLinear(loaded.model, [&](Linear& linear) {
+      if (!linear.w.fake || linear.w.view.format != FindFormat(format)->id) return;
+      ++exact;
+      EXPECT_TRUE(check::CloseEach(Rows(linear.w.Current()), Rows(linear.w.Plain()), 0))
+          << format << " " << linear.path;
+    });
+    EXPECT_GT(exact, 4) << format;
+  }
+}
+
+// bf16 values on a 4-bit grid with scales of another rule than ggml's, as QAT checkpoints are: the
+// solver's scales keep every one of them, ggml's rule does not.
+TEST(QatScales, OfACheckpointOnAGrid) {
+  LoadedModel loaded = LoadModel(Place().path() + "/base");
+  Linear& linear = loaded.model.layers[0].up_proj;
+  std::vector<float> w = Rows(linear.w.Plain());
+  std::vector<uint16_t> bits(w.size());
+  for (size_t b = 0; b < w.size(); b += 32) {
+    float largest = 0;
+    for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(w[b + i]));
+    const float d = RoundToBf16(largest / 7.5f);
+    for (size_t i = 0; i < 32; ++i) {
+      const float q = std::fmin(std::fmax(std::nearbyint(w[b + i] / d), -8.0f), 7.0f);
+      bits[b + i] = Bf16FromF32(q * d);
+    }
+  }
+  linear.w.view = Bf16View(bits.data(), linear.w.rows(), linear.w.cols());
+  const std::vector<float> plain = Rows(linear.w.Plain());
+  for (const bool kept : {true, false}) {
+    QatConfig config;
+    config.scales = kept ? "base" : "follow";
+    AttachQat(loaded.model, ResolveQat(loaded.model, config));
+    std::vector<float> on_grid = Rows(linear.w.Current());
+    for (float& x : on_grid) x = RoundToBf16(x);
+    EXPECT_EQ(check::CloseEach(on_grid, plain, 0), kept);
+  }
+}
+
 // ---- distillation
 
 double LastLoss(const TrainConfig& config, double* first, double* divergence = nullptr) {
