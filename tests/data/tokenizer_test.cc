@@ -109,6 +109,53 @@ TEST(Tokenizer, AgreesWithTheSlowWay) {
   }
 }
 
+// Random vocabularies over several scripts, texts with pieces of every length, many of them new at
+// once: short ones are merged in turns, long ones by a heap, and all of them come again from the
+// cache.
+TEST(Tokenizer, AgreesWithTheSlowWayOnRandomVocabularies) {
+  const std::vector<std::string> alphabet = {"a",           "b",        "c",        "\xe2\x96\x81",
+                                             "\xc3\xa9",    "\xd0\xb4", "\xd0\xb6", "\xe4\xb8\xad",
+                                             "\xe6\x96\x87"};
+  for (uint64_t round = 0; round < 24; ++round) {
+    uint64_t index = 0;
+    const auto pick = [&](uint64_t n) { return RandomBelow({2, round, 0}, index++, n); };
+    TokenizerSpec spec = TinyTokenizerSpec();
+    spec.merges.clear();
+    std::vector<std::string> parts = alphabet;
+    for (const std::string& letter : alphabet) {
+      if (std::find(spec.tokens.begin(), spec.tokens.end(), letter) == spec.tokens.end()) {
+        spec.tokens.push_back(letter);
+      }
+    }
+    const uint64_t merges = 5 + pick(60);
+    for (uint64_t m = 0; m < merges; ++m) {
+      const std::string left = parts[pick(parts.size())], right = parts[pick(parts.size())];
+      if (std::find(spec.tokens.begin(), spec.tokens.end(), left + right) != spec.tokens.end()) {
+        continue;
+      }
+      spec.merges.emplace_back(left, right);
+      spec.tokens.push_back(left + right);
+      if (left.size() + right.size() < 16) parts.push_back(left + right);
+    }
+    const TokenizerSpec kept = spec;
+    const Tokenizer tokenizer(std::move(spec));
+    std::string text;
+    for (int i = 0; i < 300; ++i) {
+      text += pick(40) == 0 ? std::string("\n") : parts[pick(parts.size())];
+    }
+    const std::vector<std::string> expected = SlowBpe(text, kept);
+    for (int again = 0; again < 2; ++again) {
+      std::vector<std::string> got;
+      const Encoding encoding = tokenizer.EncodeWithOffsets(text);
+      for (const int32_t id : encoding.ids) got.push_back(tokenizer.Token(id));
+      ASSERT_EQ(got, expected) << round;
+      for (size_t i = 0; i + 1 < got.size(); ++i) {
+        ASSERT_EQ(encoding.begins[i + 1] - encoding.begins[i], static_cast<int64_t>(got[i].size()));
+      }
+    }
+  }
+}
+
 TEST(Tokenizer, InvalidBytesBecomeByteTokensAndComeBack) {
   const auto tokenizer = MakeTinyTokenizer();
   const std::string text = "a\xff\xc3z\xe2\x96";
