@@ -138,10 +138,17 @@ void Run(const DataArgs& args) {
   }
 }
 
+// An option whose value is one of a few words. `value` must outlive the command.
 template <class Value>
 void AddWord(CLI::App& command, const char* name, Value& value, const char* help,
              const std::map<std::string, Value>& words) {
-  command.add_option(name, value, help)->transform(CLI::CheckedTransformer(words));
+  std::vector<std::string> names;
+  for (const auto& [word, meaning] : words) names.push_back(word);
+  command
+      .add_option_function<std::string>(
+          name, [&value, words](const std::string& word) { value = words.at(word); }, help)
+      ->check(CLI::IsMember(names).description(""))
+      ->type_name("WORD");
 }
 
 void AddOne(CLI::App& parent, const char* name, const char* help, View view) {
@@ -231,7 +238,8 @@ void AddOne(CLI::App& parent, const char* name, const char* help, View view) {
                         {"thin", OnLongVideo::kThin},
                         {"segments", OnLongVideo::kSegments}});
   command->add_flag("--video-sound", options.video.sound, "the soundtrack behind the frames");
-  command->add_flag("!--no-eos", options.add_eos, "raw text does not end in <eos>");
+  command->add_flag_callback(
+      "--no-eos", [args] { args->options.add_eos = false; }, "raw text does not end in <eos>");
   command->callback([args] { Run(*args); });
 }
 
