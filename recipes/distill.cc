@@ -9,6 +9,7 @@
 
 #include "autograd/base/error.h"
 #include "data/loader.h"
+#include "data/prepared.h"
 #include "recipes/commands.h"
 #include "train/bundle.h"
 #include "train/config.h"
@@ -39,7 +40,10 @@ int RunDistillCache(const CacheArgs& args) {
   options.report = [](const Problem& problem) {
     std::fprintf(stderr, "warning: %s\n", problem.message.c_str());
   };
-  Loader loader(OpenDatasets(config).first, builder, options);
+  const std::shared_ptr<const SampleSource> records =
+      TrainsOnPrepared(config) ? OpenPrepared(config.train_files[0].path, builder)
+                               : MakeRecordSource(OpenDatasets(config).first, builder);
+  Loader loader(records, options);
   ForwardOptions forward;
   forward.compute = ComputeOf(config.compute);
   forward.image_mask = ImageMaskOf(config.image_mask);
@@ -50,10 +54,10 @@ int RunDistillCache(const CacheArgs& args) {
     tokens += batch->size();
     return MakeMicroBatch(*batch);
   };
-  const int64_t records = WriteDistillCache(bundle.model, forward, args.top_k, next, args.out);
+  const int64_t stored = WriteDistillCache(bundle.model, forward, args.top_k, next, args.out);
   std::printf(
       "%s: %lld records, %lld tokens, the %lld likeliest tokens of every trained position\n",
-      args.out.c_str(), static_cast<long long>(records), static_cast<long long>(tokens),
+      args.out.c_str(), static_cast<long long>(stored), static_cast<long long>(tokens),
       static_cast<long long>(args.top_k));
   return 0;
 }
