@@ -221,20 +221,6 @@ GgufTokenizer ReadTokenizer(const GgufFile& file) {
     out.chat_template = file.GetString("tokenizer.chat_template");
   return out;
 }
-
-std::string FindMmproj(const fs::path& text) {
-  const fs::path twin = text.parent_path() / ("mmproj-" + text.filename().string());
-  if (fs::exists(twin)) return twin.string();
-  std::vector<std::string> found;
-  const fs::path folder = text.parent_path().empty() ? "." : text.parent_path();
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.rfind("mmproj", 0) == 0 && entry.path().extension() == ".gguf")
-      found.push_back(entry.path().string());
-  }
-  return found.size() == 1 ? found[0] : "";
-}
-
 // A permuted tensor in memory, float32, under its canonical name and shape.
 StoredTensor Restored(const StoredTensor& from, const CatalogTensor& to, GgufLayout layout,
                       int64_t side, std::vector<std::shared_ptr<const void>>* owners) {
@@ -269,6 +255,21 @@ TensorShape ShapeInGguf(const CatalogTensor& tensor, GgufLayout layout) {
 }
 
 }  // namespace
+
+std::string FindMmproj(const std::string& text_path) {
+  const GgufPartName part = ParseGgufPartName(text_path);
+  const fs::path text(part.count > 0 ? part.stem + ".gguf" : text_path);
+  const fs::path twin = text.parent_path() / ("mmproj-" + text.filename().string());
+  if (fs::exists(twin)) return twin.string();
+  std::vector<std::string> found;
+  const fs::path folder = text.parent_path().empty() ? "." : text.parent_path();
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("mmproj", 0) == 0 && entry.path().extension() == ".gguf")
+      found.push_back(entry.path().string());
+  }
+  return found.size() == 1 ? found[0] : "";
+}
 
 GgufSource OpenGgufSource(const std::string& text_path) {
   const GgufFile text = GgufFile::Open(text_path);

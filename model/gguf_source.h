@@ -24,17 +24,22 @@ struct GgufTokenizer {
 };
 
 struct GgufSource {
-  std::string config_json;  // as ParseModelConfig reads it
-  std::string processor_json;  // as processor_config.json: token budgets and frames, where the mmproj names them
+  std::string config_json;     // as ParseModelConfig reads it
+  std::string processor_json;  // as processor_config.json: token budgets and frames, where the
+                               // mmproj names them
   TensorSet tensors;  // canonical names; tensors that had to be permuted live in memory, the rest
                       // in the maps
   GgufTokenizer tokenizer;
   std::vector<std::string> warnings;
 };
 
-// `text_path` a *.gguf of architecture gemma4. The mmproj is `mmproj-<same name>` beside it, else
-// the only mmproj*.gguf of the folder; without one: a warning, and a configuration without vision
-// and audio. Throws Error for another architecture, missing keys or tensors.
+// The mmproj of a text model: `mmproj-<same name>` beside it, else the only mmproj*.gguf of the
+// folder; empty if there is none.
+std::string FindMmproj(const std::string& text_path);
+
+// `text_path` a *.gguf of architecture gemma4. The mmproj is FindMmproj's; without one: a warning,
+// and a configuration without vision and audio. Throws Error for another architecture, missing keys
+// or tensors.
 GgufSource OpenGgufSource(const std::string& text_path);
 
 }  // namespace lapidary

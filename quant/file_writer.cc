@@ -6,46 +6,13 @@
 namespace lapidary {
 namespace {
 
-class SafetensorsFileWriter : public FileWriter {
- public:
-  SafetensorsFileWriter(const std::string& path, const FileManifest& manifest)
-      : writer_(path, manifest.tensors) {
-    for (size_t i = 0; i < manifest.tensors.size(); ++i) {
-      LAPIDARY_CHECK(writer_.order()[i].name == manifest.tensors[i].name, path,
-                     ": tensors must come in the order of safetensors; got '",
-                     manifest.tensors[i].name, "' where '", writer_.order()[i].name, "' belongs");
-    }
-  }
-  void Append(const void* data, uint64_t bytes) override { writer_.Append(data, bytes); }
-  void Commit() override { writer_.Commit(); }
-
- private:
-  SafetensorsWriter writer_;
-};
-
-class GgufFileWriter : public FileWriter {
- public:
-  GgufFileWriter(const std::string& path, const FileManifest& manifest)
-      : writer_(path, manifest.keys, manifest.tensors) {}
-  void Append(const void* data, uint64_t bytes) override { writer_.Append(data, bytes); }
-  void Commit() override { writer_.Commit(); }
-
- private:
-  GgufWriter writer_;
-};
-
-template <class Writer>
-std::unique_ptr<FileWriter> Open(const std::string& path, const FileManifest& manifest) {
-  return std::make_unique<Writer>(path, manifest);
-}
-
 constexpr FileType kTypes[] = {
     {"safetensors",
-     [](const FileManifest& manifest) { return SafetensorsFileBytes(manifest.tensors); },
-     Open<SafetensorsFileWriter>},
+     [](const FileManifest& manifest) {
+       return SafetensorsLayout(manifest.tensors, manifest.metadata);
+     }},
     {"gguf",
-     [](const FileManifest& manifest) { return GgufFileBytes(manifest.keys, manifest.tensors); },
-     Open<GgufFileWriter>},
+     [](const FileManifest& manifest) { return GgufFileLayout(manifest.keys, manifest.tensors); }},
 };
 
 }  // namespace
@@ -57,6 +24,28 @@ const FileType& FindFileType(std::string_view name) {
     names += StrCat(" ", type.name);
   }
   throw Error(StrCat("file type: must be known; got '", name, "'; try one of", names));
+}
+
+FileWriter::FileWriter(const std::string& path, FileLayout layout)
+    : file_(path), path_(path), layout_(std::move(layout)), appended_(layout_.bytes.size()) {
+  file_.Write(layout_.head);
+  file_.Reserve(layout_.total);
+}
+
+void FileWriter::Append(size_t tensor, const void* data, uint64_t bytes) {
+  LAPIDARY_CHECK(bytes <= layout_.bytes[tensor] - appended_[tensor], path_, ": tensor ", tensor,
+                 " must get its declared ", layout_.bytes[tensor], " bytes; got ", bytes, " after ",
+                 appended_[tensor]);
+  file_.WriteAt(layout_.offsets[tensor] + appended_[tensor], data, bytes);
+  appended_[tensor] += bytes;
+}
+
+void FileWriter::Commit() {
+  for (size_t i = 0; i < appended_.size(); ++i) {
+    LAPIDARY_CHECK(appended_[i] == layout_.bytes[i], path_, ": tensor ", i,
+                   " must get its declared ", layout_.bytes[i], " bytes; got ", appended_[i]);
+  }
+  file_.Commit();
 }
 
 }  // namespace lapidary

@@ -77,11 +77,20 @@ struct GgufValue {
 // Keys in the order of the file.
 using GgufKeys = std::vector<std::pair<std::string, GgufValue>>;
 
+// A part of a split model: "dir/m-00002-of-00003.gguf" is {"dir/m", 2, 3}. count = 0: no such name.
+struct GgufPartName {
+  std::string stem;
+  int64_t no = 0, count = 0;
+};
+GgufPartName ParseGgufPartName(const std::string& path);
+std::string GgufPartPath(const std::string& stem, int64_t no, int64_t count);
+
 class GgufFile {
  public:
   // Throws Error unless every rule of formats.md 2.1 holds: magic, version, counts, string and
   // array lengths inside the file, unique keys and names, at most 4 axes, whole blocks, live types,
-  // offsets equal to the running sum, data inside the file.
+  // offsets equal to the running sum, data inside the file. Of a split model (split.count) `path`
+  // is the first part, and all parts are opened: its keys, everybody's tensors.
   static GgufFile Open(const std::string& path);
   // The same checks on bytes in memory that outlive the object (tests, fuzzing).
   static GgufFile Parse(const uint8_t* bytes, uint64_t size, const std::string& where);
@@ -106,6 +115,7 @@ class GgufFile {
   const std::vector<std::string>& GetStrings(std::string_view key) const;
 
  private:
+  static GgufFile OpenPart(const std::string& path);
   const GgufValue& Need(std::string_view key, const char* what, bool array,
                         bool (GgufValue::*kind)() const) const;
   uint32_t version_ = 0;
@@ -139,6 +149,9 @@ class GgufWriter {
 
 // Bytes of the file that GgufWriter would write, for planning.
 uint64_t GgufFileBytes(const GgufKeys& keys, const std::vector<TensorSpec>& tensors);
+
+// The same file for writers that do not append in its order.
+FileLayout GgufFileLayout(const GgufKeys& keys, const std::vector<TensorSpec>& tensors);
 
 }  // namespace lapidary
 

@@ -1,5 +1,6 @@
 // The reader half of gguf.h.
 #include <bit>
+#include <cstdio>
 #include <cstring>
 #include <unordered_set>
 
@@ -316,13 +317,58 @@ GgufFile GgufFile::Parse(const uint8_t* bytes, uint64_t size, const std::string&
   return out;
 }
 
-GgufFile GgufFile::Open(const std::string& path) {
+GgufFile GgufFile::OpenPart(const std::string& path) {
   std::shared_ptr<const MappedFile> mapped = MappedFile::Open(path);
   GgufFile out = Parse(mapped->data(), mapped->size(), path);
   std::vector<StoredTensor> tensors = out.tensors_.tensors();
   for (StoredTensor& tensor : tensors) tensor.file = mapped;
   out.tensors_ = TensorSet(path, std::move(tensors), {}, {mapped});
   return out;
+}
+
+GgufFile GgufFile::Open(const std::string& path) {
+  GgufFile out = OpenPart(path);
+  if (!out.Find("split.count")) return out;
+  const int64_t count = out.GetInt("split.count"), no = out.GetInt("split.no");
+  if (count == 1) return out;
+  const GgufPartName name = ParseGgufPartName(path);
+  LAPIDARY_CHECK(count >= 2 && count <= 99999 && name.count == count && name.no == no + 1, path,
+                 ": part ", no + 1, " of a model in ", count, " must be named ",
+                 GgufPartPath("NAME", no + 1, count), "; got another name");
+  LAPIDARY_CHECK(no == 0, path, ": must be the first part of a split model; got part ", no + 1,
+                 "; try ", GgufPartPath(name.stem, 1, count));
+  std::vector<StoredTensor> tensors = out.tensors_.tensors();
+  for (int64_t i = 1; i < count; ++i) {
+    const GgufFile part = OpenPart(GgufPartPath(name.stem, i + 1, count));
+    LAPIDARY_CHECK(part.GetInt("split.count") == count && part.GetInt("split.no") == i, part.path(),
+                   ": must be part ", i + 1, " of ", count, "; got another");
+    tensors.insert(tensors.end(), part.tensors().tensors().begin(), part.tensors().tensors().end());
+  }
+  LAPIDARY_CHECK(static_cast<int64_t>(tensors.size()) == out.GetInt("split.tensors.count"), path,
+                 ": the parts must hold ", out.GetInt("split.tensors.count"), " tensors; got ",
+                 tensors.size());
+  out.tensors_ = TensorSet(path, std::move(tensors));  // every tensor keeps its file open
+  return out;
+}
+
+GgufPartName ParseGgufPartName(const std::string& path) {
+  // STEM-00001-of-00003.gguf
+  constexpr size_t kTail = 20;  // "-00001-of-00003.gguf"
+  if (path.size() <= kTail) return {};
+  const std::string tail = path.substr(path.size() - kTail);
+  const std::string shape = "-#####-of-#####.gguf";
+  for (size_t i = 0; i < kTail; ++i) {
+    if (shape[i] == '#' ? tail[i] < '0' || tail[i] > '9' : tail[i] != shape[i]) return {};
+  }
+  return {path.substr(0, path.size() - kTail), std::stoll(tail.substr(1, 5)),
+          std::stoll(tail.substr(10, 5))};
+}
+
+std::string GgufPartPath(const std::string& stem, int64_t no, int64_t count) {
+  char tail[64];
+  std::snprintf(tail, sizeof(tail), "-%05lld-of-%05lld.gguf", static_cast<long long>(no),
+                static_cast<long long>(count));
+  return stem + tail;
 }
 
 const GgufValue* GgufFile::Find(std::string_view key) const {

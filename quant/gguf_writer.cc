@@ -165,9 +165,19 @@ void GgufWriter::Commit() {
 }
 
 uint64_t GgufFileBytes(const GgufKeys& keys, const std::vector<TensorSpec>& tensors) {
-  uint64_t bytes = BuildHead(keys, tensors).size();
-  for (const TensorSpec& tensor : tensors) bytes += Padded(TensorBytes(tensor));
-  return bytes;
+  return GgufFileLayout(keys, tensors).total;
+}
+
+FileLayout GgufFileLayout(const GgufKeys& keys, const std::vector<TensorSpec>& tensors) {
+  FileLayout layout;
+  layout.head = BuildHead(keys, tensors);
+  layout.total = layout.head.size();
+  for (const TensorSpec& tensor : tensors) {
+    layout.offsets.push_back(layout.total);
+    layout.bytes.push_back(TensorBytes(tensor));
+    layout.total += Padded(layout.bytes.back());
+  }
+  return layout;
 }
 
 }  // namespace lapidary

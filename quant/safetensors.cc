@@ -234,6 +234,26 @@ uint64_t SafetensorsFileBytes(const std::vector<TensorSpec>& tensors,
   return header.size() + data_bytes;
 }
 
+FileLayout SafetensorsLayout(const std::vector<TensorSpec>& tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  const std::vector<TensorSpec> order = ReferenceOrder(tensors);
+  FileLayout layout;
+  uint64_t data_bytes = 0;
+  layout.head = BuildHeader(order, metadata, &data_bytes);
+  layout.total = layout.head.size() + data_bytes;
+  std::map<std::string_view, uint64_t> offsets;
+  uint64_t offset = layout.head.size();
+  for (const TensorSpec& tensor : order) {
+    offsets[tensor.name] = offset;
+    offset += TensorBytes(tensor.dtype, tensor.shape, tensor.name);
+  }
+  for (const TensorSpec& tensor : tensors) {
+    layout.offsets.push_back(offsets.at(tensor.name));
+    layout.bytes.push_back(TensorBytes(tensor.dtype, tensor.shape, tensor.name));
+  }
+  return layout;
+}
+
 void WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                       const std::string& dtype,
                       const std::map<std::string, std::string>& metadata) {

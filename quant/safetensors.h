@@ -76,6 +76,12 @@ uint64_t SafetensorsFileBytes(const std::vector<TensorSpec>& tensors,
                               const std::map<std::string, std::string>& metadata = {
                                   {"format", "pt"}});
 
+// The file that SafetensorsWriter would write, for writers that do not append in its order: offsets
+// in the order of `tensors`.
+FileLayout SafetensorsLayout(const std::vector<TensorSpec>& tensors,
+                             const std::map<std::string, std::string>& metadata = {
+                                 {"format", "pt"}});
+
 // A small file in one call. dtype is F32, F16, BF16 or F64 for every tensor.
 void WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                       const std::string& dtype = "F32",

@@ -8,8 +8,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "autograd/base/error.h"
 #include "recipes/commands.h"
 #include "train/export/targets.h"
+#include "train/plan.h"
 #include "train/progress.h"
 
 namespace lapidary {
@@ -19,9 +21,18 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   ExportRequest request;
-  std::vector<std::string> outputs;
+  std::vector<std::string> outputs, adapters, tensor_types, metadata;
+  std::string max_shard_size;
   bool json = false;
 };
+
+// "KEY=VALUE" at the last '=' of a pattern, the first of a key.
+std::pair<std::string, std::string> Pair(const std::string& text, const char* option, bool last) {
+  const size_t equals = last ? text.rfind('=') : text.find('=');
+  LAPIDARY_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < text.size(),
+                 "export: ", option, " must be NAME=VALUE; got '", text, "'");
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
 
 Json ReportJson(const ExportReport& report) {
   Json files = Json::array();
@@ -31,7 +42,11 @@ Json ReportJson(const ExportReport& report) {
                      {"bytes", file.bytes},
                      {"tensors", file.tensors}});
   }
+  Json merge = Json::object();
+  for (const auto& [kind, sums] : report.merge.kinds)
+    merge[kind] = {{"relative_change", sums.relative()}, {"swallowed_by_bf16", sums.swallowed()}};
   return {{"files", files},
+          {"merge", merge},
           {"base_bytes_read", report.base_bytes},
           {"seconds", report.seconds},
           {"warnings", report.warnings}};
@@ -42,6 +57,13 @@ void Print(const ExportReport& report) {
     std::printf("%-12s %10s  %s\n", file.format.c_str(),
                 BytesText(static_cast<double>(file.bytes)).c_str(), file.path.c_str());
   }
+  if (!report.merge.kinds.empty()) {
+    std::printf("\n%-24s %12s %20s\n", "merged", "|delta|/|W|", "lost in bf16");
+    for (const auto& [kind, sums] : report.merge.kinds)
+      std::printf("%-24s %12.2e %18.1f %%\n", kind.c_str(), sums.relative(),
+                  100 * sums.swallowed());
+    std::printf("\n");
+  }
   std::printf("%s read in %s\n", BytesText(static_cast<double>(report.base_bytes)).c_str(),
               ClockText(report.seconds).c_str());
 }
@@ -50,6 +72,20 @@ void Run(const Options& options) {
   ExportRequest request = options.request;
   for (const std::string& text : options.outputs)
     request.outputs.push_back(ParseExportOutput(text));
+  for (const std::string& text : options.adapters)
+    request.adapters.push_back(ParseAdapterChoice(text));
+  for (const std::string& text : options.tensor_types)
+    request.options.tensor_types.push_back(Pair(text, "--tensor-type", true));
+  for (const std::string& text : options.metadata)
+    request.options.metadata.push_back(Pair(text, "--metadata", false));
+  if (!options.max_shard_size.empty())
+    request.options.max_shard_bytes =
+        static_cast<uint64_t>(ParseBytes(options.max_shard_size, "export: --max-shard-size"));
+  request.announce = [](const std::string& folder, uint64_t need, uint64_t free) {
+    std::fprintf(stderr, "export: writes %s below %s (%s free)\n",
+                 BytesText(static_cast<double>(need)).c_str(), folder.c_str(),
+                 BytesText(static_cast<double>(free)).c_str());
+  };
   std::unique_ptr<Progress> bar;
   const auto start = std::chrono::steady_clock::now();
   request.progress = [&](uint64_t done, uint64_t total) {
@@ -78,13 +114,25 @@ void AddExport(CLI::App& cli) {
   CLI::App* command =
       cli.add_subcommand("export", "write inference-ready weights, several formats from one read");
   auto options = std::make_shared<Options>();
-  command->add_option("--model", options->request.model, "Hugging Face folder of the base model")
+  command
+      ->add_option("--model", options->request.model,
+                   "Hugging Face folder of the base model, or a .gguf (for the gguf formats)")
       ->required();
-  command->add_option("--adapter", options->request.adapter, "PEFT folder to merge");
+  command->add_option("--adapter", options->adapters,
+                      "PEFT folder to merge, or FOLDER=WEIGHT; several are merged in turn");
   std::string help = "FORMAT=PATH, any number of times. Formats:";
   for (const ExportTarget& target : ExportTargets())
     help += std::string("\n  ") + target.name + ": " + target.help;
   command->add_option("--out", options->outputs, help)->required();
+  command->add_option("--max-shard-size", options->max_shard_size,
+                      "cut weights into files of at most so much: 5GB (safetensors, mlx, gguf)");
+  command->add_option("--tensor-type", options->tensor_types,
+                      "PATTERN=FORMAT for matrices of a GGUF model whose name matches, as in "
+                      "llama-quantize: attn_v=q8_0");
+  command->add_option("--metadata", options->metadata,
+                      "KEY=VALUE for general.KEY of GGUF files: name, author, license, tags, ...");
+  command->add_flag("--modelfile", options->request.options.modelfile,
+                    "beside a GGUF model: NAME.Modelfile for `ollama create`");
   command->add_flag("--overwrite", options->request.overwrite, "replace outputs that exist");
   command->add_flag("--json", options->json, "report as JSON");
   command->callback([options] { Run(*options); });

@@ -329,7 +329,7 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
           progress(static_cast<int64_t>(done), static_cast<int64_t>(total));
         };
       }
-      Export(request, base, nullptr);
+      Export(request, base, {});
       std::filesystem::remove_all(aside, failed);
     }
   } catch (...) {  // half a checkpoint is none

@@ -154,6 +154,18 @@ void AtomicFile::WriteAt(uint64_t offset, const void* data, uint64_t bytes) {
   WriteAll(fd_, path_, static_cast<const char*>(data), bytes, offset);
 }
 
+void AtomicFile::Reserve(uint64_t bytes) {
+  Flush();
+  if (bytes <= size_) return;
+  Hook("write", path_);
+  const auto from = static_cast<off_t>(size_), n = static_cast<off_t>(bytes - size_);
+  if (::fallocate(fd_, 0, from, n) != 0) {
+    if (errno != EOPNOTSUPP && errno != EINTR && errno != ENOSYS) Fail(path_, "write");
+    if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) Fail(path_, "write");
+  }
+  size_ = bytes;
+}
+
 void AtomicFile::Commit() {
   Flush();
   Hook("sync", path_);

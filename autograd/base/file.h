@@ -54,6 +54,9 @@ class AtomicFile {
   void Write(std::string_view text) { Write(text.data(), text.size()); }
   // Overwrites bytes already appended (a header whose contents are known only at the end).
   void WriteAt(uint64_t offset, const void* data, uint64_t bytes);
+  // Grows the file to `bytes` of zeros for WriteAt, and reserves the room on disk where the file
+  // system can (Error if there is none).
+  void Reserve(uint64_t bytes);
   uint64_t size() const { return size_; }
   // Flushes, syncs file and folder, renames. Call once, last.
   void Commit();

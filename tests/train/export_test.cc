@@ -39,7 +39,7 @@ ExportRequest Request(const std::string& model, std::vector<ExportOutput> output
                       const std::string& adapter = "") {
   ExportRequest request;
   request.model = model;
-  request.adapter = adapter;
+  if (!adapter.empty()) request.adapters = {{adapter, 1}};
   request.outputs = std::move(outputs);
   return request;
 }
@@ -89,8 +89,7 @@ TEST(ExportGolden, MergedWeightsEqualPeft) {
       const fs::path merged_path = entry.path() / "merged-last-layer.safetensors";
       if (!fs::exists(merged_path)) continue;
       const CheckpointFiles base = OpenCheckpointFiles(model + "/model");
-      const Adapter adapter = OpenAdapter((entry.path() / "end").string());
-      const AdapterMerge merge(adapter, base.tensors);
+      const AdapterMerge merge({{OpenAdapter((entry.path() / "end").string()), 1}}, base.tensors);
       const TensorSet merged = OpenCheckpoint(merged_path.string());
       for (const StoredTensor& expected : merged.tensors()) {
         const std::string name = CanonicalTensorName(expected.name);
@@ -409,7 +408,7 @@ TEST_F(ExportRules, PathsAndFormats) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
   refused(Request(model_, {}), "at least one output");
-  refused(Request(model_, {{"onnx", out_ / "x"}}), "try one of safetensors peft gguf:f32");
+  refused(Request(model_, {{"onnx", out_ / "x"}}), "try one of safetensors safetensors:f16");
   refused(Request(model_, {{"peft", out_ / "x"}}), "peft needs an adapter");
   refused(Request(model_, {{"gguf:f32", out_ / "x.bin"}}), "must be named *.gguf");
   refused(Request(model_, {{"gguf:f32", out_ / "x.gguf"}, {"gguf:bf16", out_ / "x.gguf"}}),
@@ -417,7 +416,7 @@ TEST_F(ExportRules, PathsAndFormats) {
   refused(Request(model_, {{"safetensors", model_}}),
           "must not be the folder that it is made from");
   refused(Request(out_ / "absent", {{"safetensors", out_ / "x"}}),
-          "must be a Hugging Face folder; got nothing");
+          "must be a folder with config.json and safetensors, or a .gguf file; got nothing");
   refused(Request(out_.path(), {{"safetensors", out_ / "x"}}), "config.json");
   EXPECT_TRUE(fs::is_empty(out_.path()));
 

@@ -15,19 +15,13 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
-#include "autograd/base/parallel.h"
-#include "model/qat.h"
-#include "quant/fake_quant.h"
-#include "quant/safetensors.h"
-#include "train/export/merge.h"
-#include "train/export/targets.h"
+#include "train/export/export_pass.h"
+#include "train/export/trained_grids.h"
 
 namespace lapidary {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr int64_t kChunkValues = 4 << 20;  // 16 MB of float32
 
 uint64_t SystemFreeBytes(const std::string& folder) {
   struct statvfs info;
@@ -58,19 +52,27 @@ bool SamePlace(const std::string& a, const std::string& b) {
 std::vector<std::string> PathsOf(const OutputPlan& plan) {
   std::vector<std::string> paths;
   for (const PlannedFile& file : plan.files) paths.push_back(file.path);
-  for (const PlannedCopy& copy : plan.copies) paths.push_back(copy.path);
+  for (const PlannedSide& side : plan.sides) paths.push_back(side.path);
   return paths;
 }
 
+bool IsSource(const std::string& path, const ExportRequest& request,
+              const std::vector<AdapterUse>& adapters) {
+  return SamePlace(path, request.model) ||
+         std::any_of(adapters.begin(), adapters.end(),
+                     [&](const AdapterUse& use) { return SamePlace(path, use.adapter.folder); });
+}
+
 void CheckPaths(const std::vector<OutputPlan>& plans, const ExportRequest& request,
-                const Adapter* adapter) {
+                const std::vector<AdapterUse>& adapters) {
   std::set<fs::path> seen;
   for (const OutputPlan& plan : plans) {
     LAPIDARY_CHECK(
-        !SamePlace(plan.path, request.model) && !(adapter && SamePlace(plan.path, adapter->folder)),
-        plan.path,
+        !IsSource(plan.path, request, adapters), plan.path,
         ": an output must not be the folder that it is made from; got that one; try another");
     for (const std::string& path : PathsOf(plan)) {
+      LAPIDARY_CHECK(!IsSource(path, request, adapters), path,
+                     ": an output must not be the file that it is made from; try another path");
       LAPIDARY_CHECK(seen.insert(fs::weakly_canonical(path)).second, path,
                      ": every output must have its own path; got it twice");
       LAPIDARY_CHECK(!fs::is_directory(path), path, ": must be a file; got a folder");
@@ -101,8 +103,9 @@ void CheckDisk(const std::vector<OutputPlan>& plans, const ExportRequest& reques
         ::stat(folder.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_dev) : 0;
     Need& need = disks[device];
     need.folder = folder;
-    for (const PlannedFile& file : plan.files) need.bytes += file.type->bytes(file.manifest);
-    for (const PlannedCopy& copy : plan.copies) need.bytes += fs::file_size(copy.from);
+    for (const PlannedFile& file : plan.files) need.bytes += file.type->layout(file.manifest).total;
+    for (const PlannedSide& side : plan.sides)
+      need.bytes += side.from.empty() ? side.text.size() : fs::file_size(side.from);
   }
   for (const auto& [device, need] : disks) {
     const uint64_t available =
@@ -110,6 +113,7 @@ void CheckDisk(const std::vector<OutputPlan>& plans, const ExportRequest& reques
     LAPIDARY_CHECK(need.bytes <= available, need.folder, ": the disk must have ", need.bytes,
                    " bytes free for the outputs; got ", available,
                    "; try another disk or fewer formats");
+    if (request.announce) request.announce(need.folder, need.bytes, available);
   }
 }
 
@@ -119,237 +123,6 @@ void CheckBase(const CheckpointFiles& base, const std::string& where) {
                  "; got nothing (", base.missing.size(),
                  " tensors are missing); try `lapidary inspect`");
 }
-
-// ---- the pass
-// -----------------------------------------------------------------------------------------------------------
-
-// A tensor of the base on its way into one file.
-struct Consumer {
-  FileWriter* writer = nullptr;
-  const PlannedTensor* tensor = nullptr;
-  const std::string* file = nullptr;
-};
-
-// The grids that a run trained on (model/qat.h), as its folder records them.
-class TrainedGrids {
- public:
-  explicit TrainedGrids(const std::string& folder) {
-    const std::optional<QatRecord> record = ReadQatRecord(folder);
-    if (!record) return;
-    for (const auto& [name, grid] : record->grids) grids_[name] = &GetGrid(grid, folder);
-    if (record->scales == "base") scales_ = OpenCheckpoint(folder + "/" + kQatScalesFile);
-  }
-  const Grid* Find(const std::string& name) const {
-    const auto found = grids_.find(name);
-    return found == grids_.end() ? nullptr : found->second;
-  }
-  // The kept scales of a row; null: they follow the values.
-  const uint8_t* Scales(const std::string& name, int64_t row) const {
-    const StoredTensor* tensor = scales_.Find(name);
-    return tensor ? tensor->data + row * tensor->shape[1] : nullptr;
-  }
-  // Formats of the tensors whose grid is one of blocks.
-  std::map<std::string, const Format*> Formats() const {
-    std::map<std::string, const Format*> formats;
-    for (const auto& [name, grid] : grids_) {
-      if (grid->format()) formats[name] = grid->format();
-    }
-    return formats;
-  }
-  // Throws Error unless every tensor and every set of scales fits the base.
-  void Check(const CheckpointFiles& base, const std::string& folder) const {
-    for (const auto& [name, grid] : grids_) {
-      const auto found = base.tensors.find(name);
-      LAPIDARY_CHECK(found != base.tensors.end() && found->second.shape.size() == 2, folder,
-                     ": every tensor of ", kQatRecordFile, " must be a matrix of the base; got ",
-                     name, "; try the base model of the run");
-      const StoredTensor* scales = scales_.Find(name);
-      if (!scales) continue;
-      const int64_t cols = found->second.shape[1];
-      const int64_t bytes = (grid->block() > 0 ? cols / grid->block() : 1) * grid->scale_bytes();
-      LAPIDARY_CHECK(scales->shape == (TensorShape{found->second.shape[0], bytes}) &&
-                         scales->bytes == static_cast<uint64_t>(scales->shape[0] * bytes),
-                     folder, ": scales of ", name, " must be [", found->second.shape[0], ", ",
-                     bytes, "]; got ", ShapeText(scales->shape), "; try the run's own files");
-    }
-  }
-
- private:
-  std::map<std::string, const Grid*> grids_;
-  TensorSet scales_;
-};
-
-class Pass {
- public:
-  Pass(const CheckpointFiles& base, const AdapterMerge& merge, const TrainedGrids& grids,
-       const ExportRequest& request)
-      : base_(base), merge_(merge), grids_(grids), request_(request) {
-    for (const auto& [name, tensor] : base.tensors) total_ += tensor.bytes;
-  }
-
-  void Run(const std::map<std::string, std::vector<Consumer>>& consumers) {
-    for (const auto& [name, tensor] : base_.tensors) {
-      const auto found = consumers.find(name);
-      if (found != consumers.end()) RunTensor(name, tensor, found->second);
-      done_ += tensor.bytes;
-      if (request_.progress) request_.progress(done_, total_);
-    }
-  }
-
-  // Whether any value differs from the base's.
-  bool changed() const { return changed_; }
-  uint64_t total() const { return total_; }
-
- private:
-  void RunTensor(const std::string& name, const StoredTensor& tensor,
-                 const std::vector<Consumer>& consumers) {
-    const TensorMerge merge = merge_.ForTensor(name);
-    const bool whole = std::any_of(consumers.begin(), consumers.end(), [](const Consumer& c) {
-      return c.tensor->layout == GgufLayout::kSwapTables;
-    });
-    const int64_t rows = tensor.rows(), cols = tensor.cols();
-    const int64_t chunk =
-        whole ? rows : std::max<int64_t>(1, kChunkValues / std::max<int64_t>(1, cols));
-    for (int64_t row = 0; row < rows; row += chunk) {
-      const int64_t count = std::min(chunk, rows - row);
-      ReadChunk(name, tensor, merge, row, count);
-      ProjectChunk(name, row, count, cols);
-      for (const Consumer& consumer : consumers) Encode(name, tensor, consumer, row, count);
-      tensor.DropRows(row, count);
-      if (request_.progress) {
-        request_.progress(
-            done_ + tensor.bytes / static_cast<uint64_t>(rows) * static_cast<uint64_t>(row + count),
-            total_);
-      }
-    }
-  }
-
-  // Rows as merged float32 in values_; refuses what is not finite.
-  void ReadChunk(const std::string& name, const StoredTensor& tensor, const TensorMerge& merge,
-                 int64_t row, int64_t count) {
-    const int64_t cols = tensor.cols();
-    values_.resize(static_cast<size_t>(count * cols));
-    row_max_.assign(static_cast<size_t>(count), 0.0f);
-    ParallelFor(
-        count,
-        [&](Range r) {
-          std::vector<float> before;
-          for (int64_t i = r.begin; i < r.end; ++i) {
-            float* values = values_.data() + i * cols;
-            tensor.ReadRows(row + i, 1, values);
-            if (merge.touches()) {
-              const bool compare = !changed_.load(std::memory_order_relaxed);
-              if (compare) before.assign(values, values + cols);
-              merge.Row(row + i, values);
-              if (compare && std::memcmp(before.data(), values,
-                                         static_cast<size_t>(cols) * sizeof(float)) != 0)
-                changed_ = true;
-            }
-            row_max_[static_cast<size_t>(i)] = MaxAbs(values, cols);
-          }
-        },
-        std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols)));
-    for (int64_t i = 0; i < count; ++i) {
-      LAPIDARY_CHECK(std::isfinite(row_max_[static_cast<size_t>(i)]), "'", name,
-                     "': values must be finite; got ", row_max_[static_cast<size_t>(i)], " in row ",
-                     row + i, "; try `lapidary inspect`");
-    }
-  }
-
-  // The largest magnitude; infinite if a value is not finite.
-  static float MaxAbs(const float* values, int64_t n) {
-    uint32_t largest = 0;  // as bits: ordered like magnitudes, NaN above infinity
-    for (int64_t i = 0; i < n; ++i)
-      largest = std::max(largest, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
-    return std::bit_cast<float>(std::min(largest, 0x7f800000u));
-  }
-
-  // Of a matrix that was trained on a grid, the values that training multiplied with.
-  void ProjectChunk(const std::string& name, int64_t row, int64_t count, int64_t cols) {
-    grid_ = grids_.Find(name);
-    if (!grid_) return;
-    LAPIDARY_CHECK(grid_->block() == 0 || cols % grid_->block() == 0, "'", name,
-                   "': rows must be whole blocks of ", grid_->block(), "; got ", cols, " columns");
-    projected_ = values_;
-    ParallelFor(count, [&](Range r) {
-      for (int64_t i = r.begin; i < r.end; ++i) {
-        float* values = projected_.data() + i * cols;
-        const uint8_t* scales = grids_.Scales(name, row + i);
-        if (scales) {
-          grid_->ProjectOn(scales, values, cols);
-        } else {
-          grid_->Project(values, cols);
-        }
-      }
-    });
-  }
-
-  // The blocks of the grid itself: the codes that training saw.
-  void EncodeOnGrid(const std::string& name, int64_t row, int64_t count, int64_t cols,
-                    int64_t row_bytes) {
-    ParallelFor(count, [&](Range r) {
-      for (int64_t i = r.begin; i < r.end; ++i) {
-        uint8_t* to = bytes_.data() + i * row_bytes;
-        const uint8_t* scales = grids_.Scales(name, row + i);
-        if (scales) {
-          grid_->Encode(scales, projected_.data() + i * cols, cols, to);
-        } else {
-          grid_->rule()->quantize(values_.data() + i * cols, cols, to);
-        }
-      }
-    });
-  }
-
-  void Encode(const std::string& name, const StoredTensor& tensor, const Consumer& consumer,
-              int64_t row, int64_t count) {
-    const Format& format = *consumer.tensor->format;
-    const int64_t cols = tensor.cols();
-    const float largest = *std::max_element(row_max_.begin(), row_max_.end());
-    LAPIDARY_CHECK(largest <= format.max_abs, *consumer.file, ": values must fit ", format.name,
-                   " (up to ", format.max_abs, "); got ", largest, " in '", name, "'; try bf16");
-    bytes_.resize(static_cast<size_t>(count * FormatBytes(format, cols)));
-    if (grid_ && grid_->format() == &format && consumer.tensor->layout == GgufLayout::kSame) {
-      EncodeOnGrid(name, row, count, cols, FormatBytes(format, cols));
-      consumer.writer->Append(bytes_.data(), bytes_.size());
-      return;
-    }
-    const float* values = Arranged(tensor, consumer.tensor->layout, count);
-    QuantizeRows(format, GetScaleRule(format), values, count, cols, bytes_.data());
-    consumer.writer->Append(bytes_.data(), bytes_.size());
-  }
-
-  const float* Arranged(const StoredTensor& tensor, GgufLayout layout, int64_t count) {
-    const int64_t cols = tensor.cols();
-    const std::vector<float>& values = grid_ ? projected_ : values_;
-    if (layout == GgufLayout::kSame) return values.data();
-    arranged_.resize(values.size());
-    if (layout == GgufLayout::kPatchColumns) {
-      const int64_t side = base_.config.vision.model_patch_size();
-      ParallelFor(count, [&](Range r) {
-        for (int64_t i = r.begin; i < r.end; ++i) {
-          PatchToChannelsFirst(values.data() + i * cols, side, arranged_.data() + i * cols);
-        }
-      });
-    } else {
-      const int64_t positions = tensor.shape[0];
-      for (int64_t i = 0; i < 2 * positions; ++i) {
-        std::copy_n(values.data() + i * cols, cols,
-                    arranged_.data() + (i % 2 * positions + i / 2) * cols);
-      }
-    }
-    return arranged_.data();
-  }
-
-  const CheckpointFiles& base_;
-  const AdapterMerge& merge_;
-  const TrainedGrids& grids_;
-  const ExportRequest& request_;
-  uint64_t total_ = 0, done_ = 0;
-  std::atomic<bool> changed_{false};
-  const Grid* grid_ = nullptr;  // of the tensor at hand
-  std::vector<float> values_, projected_, arranged_, row_max_;
-  std::vector<uint8_t> bytes_;
-};
 
 // Folders made for the outputs; those that are still empty are removed again when the export fails.
 class FolderGuard {
@@ -373,21 +146,52 @@ class FolderGuard {
   std::vector<fs::path> created_;
 };
 
-void CopyFile(const PlannedCopy& copy) {
-  const auto from = MappedFile::Open(copy.from);
-  AtomicFile out(copy.path);
+void WriteSide(const PlannedSide& side) {
+  if (side.from.empty()) {
+    WriteFile(side.path, side.text);
+    return;
+  }
+  const auto from = MappedFile::Open(side.from);
+  AtomicFile out(side.path);
   out.Write(from->data(), from->size());
   out.Commit();
 }
 
-void AppendGenerated(const PlannedFile& file, FileWriter& writer) {
-  for (const PlannedTensor& tensor : file.tensors) {
-    if (!tensor.source.empty()) continue;
-    const int64_t n = static_cast<int64_t>(tensor.generated.size());
-    std::vector<uint8_t> bytes(static_cast<size_t>(FormatBytes(*tensor.format, n)));
-    QuantizeRows(*tensor.format, GetScaleRule(*tensor.format), tensor.generated.data(), 1, n,
-                 bytes.data());
-    writer.Append(bytes.data(), bytes.size());
+void AppendMade(const PlannedFile& file, FileWriter& writer) {
+  for (size_t i = 0; i < file.tensors.size(); ++i) {
+    if (!file.tensors[i].make) continue;
+    const std::vector<uint8_t> bytes = file.tensors[i].make();
+    writer.Append(i, bytes.data(), bytes.size());
+  }
+}
+
+std::string Percent(double share) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.0f %%", 100 * share);
+  return text;
+}
+
+// What the user should know about a merge into bf16 (formats.md 9.1).
+void WarnAboutRounding(const MergeReport& merge, const std::vector<OutputPlan>& plans,
+                       std::vector<std::string>* warnings) {
+  const double swallowed = merge.all().swallowed();
+  if (swallowed <= kSwallowedLimit) return;
+  for (const OutputPlan& plan : plans) {
+    bool bf16 = false;
+    for (const PlannedFile& file : plan.files) {
+      for (const PlannedTensor& tensor : file.tensors)
+        bf16 = bf16 || (tensor.encoding.dtype == "BF16" && tensor.encoding.row_bytes > 2 &&
+                        merge.kinds.count(TensorKind(tensor.source)));
+    }
+    if (!bf16) continue;
+    const auto worst = std::max_element(
+        merge.kinds.begin(), merge.kinds.end(),
+        [](const auto& a, const auto& b) { return a.second.swallowed() < b.second.swallowed(); });
+    warnings->push_back(StrCat(
+        plan.path, ": rounding to bf16 swallows ", Percent(swallowed), " of the adapter's change (",
+        Percent(worst->second.swallowed()), " in ", worst->first,
+        "): the change is small beside the weights; try safetensors:f32, or serve the adapter "
+        "unmerged (peft, gguf-lora)"));
   }
 }
 
@@ -402,62 +206,78 @@ ExportOutput ParseExportOutput(const std::string& text) {
   return output;
 }
 
+AdapterChoice ParseAdapterChoice(const std::string& text) {
+  const size_t equals = text.rfind('=');
+  if (equals == std::string::npos || fs::exists(text)) return {text, 1};
+  const std::string number = text.substr(equals + 1);
+  char* end = nullptr;
+  const double weight = std::strtod(number.c_str(), &end);
+  LAPIDARY_CHECK(!number.empty() && *end == 0 && std::isfinite(weight) && weight != 0,
+                 "export: an adapter must be DIR or DIR=WEIGHT with a weight other than 0; got '",
+                 text, "'; try out=0.5");
+  return {text.substr(0, equals), weight};
+}
+
 ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
-                    const Adapter* adapter) {
+                    const std::vector<AdapterUse>& adapters) {
   const auto start = std::chrono::steady_clock::now();
   LAPIDARY_CHECK(
       !request.outputs.empty(),
       "export: at least one output must be asked for; got none; try --out safetensors=merged");
   CheckBase(base, request.model);
-  const AdapterMerge merge = adapter ? AdapterMerge(*adapter, base.tensors) : AdapterMerge();
-  const TrainedGrids grids(adapter ? adapter->folder : request.model);
-  grids.Check(base, adapter ? adapter->folder : request.model);
+  const AdapterMerge merge(adapters, base.tensors);
+  const TrainedGrids grids(adapters, request.model, base);
   const std::map<std::string, const Format*> trained = grids.Formats();
   std::vector<OutputPlan> plans;
   for (const ExportOutput& output : request.outputs) {
     const ExportTarget& target = FindExportTarget(output.format);
     LAPIDARY_CHECK(!output.path.empty(), "export: ", output.format, " must have a path; got none");
-    plans.push_back(target.plan({base, request.model, adapter, &trained}, target, output.path));
+    plans.push_back(
+        target.plan({base, request.model, adapters, merge, request.options, trained}, target, output.path));
   }
-  CheckPaths(plans, request, adapter);
+  CheckPaths(plans, request, adapters);
   CheckDisk(plans, request);
 
   FolderGuard folders;
   std::vector<std::unique_ptr<FileWriter>> writers;
-  std::map<std::string, std::vector<Consumer>> consumers;
+  std::map<std::string, std::vector<ExportConsumer>> consumers;
   for (const OutputPlan& plan : plans) {
     folders.Create(FolderOf(plan));
     for (const PlannedFile& file : plan.files) {
-      writers.push_back(file.type->open(file.path, file.manifest));
-      AppendGenerated(file, *writers.back());
-      for (const PlannedTensor& tensor : file.tensors) {
-        if (!tensor.source.empty())
-          consumers[tensor.source].push_back({writers.back().get(), &tensor, &file.path});
+      writers.push_back(std::make_unique<FileWriter>(file.path, file.type->layout(file.manifest)));
+      AppendMade(file, *writers.back());
+      for (size_t i = 0; i < file.tensors.size(); ++i) {
+        if (!file.tensors[i].make)
+          consumers[file.tensors[i].source].push_back(
+              {writers.back().get(), i, &file.tensors[i], &file.path});
       }
     }
   }
-  Pass pass(base, merge, grids, request);
   ExportReport report;
   if (!consumers.empty()) {
+    ExportPass pass(base, merge, grids, request.progress);
     pass.Run(consumers);
     report.base_bytes = pass.total();
-    LAPIDARY_CHECK(
-        merge.empty() || pass.changed(), adapter->folder,
-        ": the adapter must change the model; got the base's own values; try a later checkpoint");
+    report.merge = pass.merge_report();
+    LAPIDARY_CHECK(report.merge.kinds.empty() || pass.changed(), adapters[0].adapter.folder,
+                   ": the adapter must change the model; got the base's own values; try a later "
+                   "checkpoint");
   }
   for (const std::unique_ptr<FileWriter>& writer : writers) writer->Commit();
   folders.Keep();
+  report.warnings = base.warnings;
   for (const OutputPlan& plan : plans) {
     for (const PlannedFile& file : plan.files) {
       report.files.push_back({plan.format, file.path, fs::file_size(file.path),
                               static_cast<int64_t>(file.tensors.size())});
     }
-    for (const PlannedCopy& copy : plan.copies) {
-      CopyFile(copy);
-      report.files.push_back({plan.format, copy.path, fs::file_size(copy.path), 0});
+    for (const PlannedSide& side : plan.sides) {
+      WriteSide(side);
+      report.files.push_back({plan.format, side.path, fs::file_size(side.path), 0});
     }
+    report.warnings.insert(report.warnings.end(), plan.warnings.begin(), plan.warnings.end());
   }
-  report.warnings = base.warnings;
+  WarnAboutRounding(report.merge, plans, &report.warnings);
   if (!base.extra.empty()) {
     report.warnings.push_back(StrCat(request.model, ": ", base.extra.size(),
                                      " tensors are not of this architecture and are not ",
@@ -468,13 +288,11 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
 }
 
 ExportReport Export(const ExportRequest& request) {
-  LAPIDARY_CHECK(fs::is_directory(request.model), request.model,
-                 ": the model must be a Hugging Face folder; got ",
-                 fs::exists(request.model) ? "a file" : "nothing");
   const CheckpointFiles base = OpenCheckpointFiles(request.model);
-  if (request.adapter.empty()) return Export(request, base, nullptr);
-  const Adapter adapter = OpenAdapter(request.adapter);
-  return Export(request, base, &adapter);
+  std::vector<AdapterUse> adapters;
+  for (const AdapterChoice& choice : request.adapters)
+    adapters.push_back({OpenAdapter(choice.folder), choice.weight});
+  return Export(request, base, adapters);
 }
 
 }  // namespace lapidary

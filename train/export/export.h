@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "model/load.h"
-#include "quant/adapter.h"
+#include "train/export/merge.h"
+#include "train/export/merge_report.h"
+#include "train/export/targets.h"
 
 namespace lapidary {
 
@@ -24,11 +26,24 @@ struct ExportOutput {
 // "FORMAT=PATH"; throws Error for an unknown format or an empty path.
 ExportOutput ParseExportOutput(const std::string& text);
 
+// An adapter's folder and the factor of its change.
+struct AdapterChoice {
+  std::string folder;
+  double weight = 1;
+};
+
+// "DIR" or "DIR=WEIGHT"; throws Error for a weight that is not a finite number other than 0.
+AdapterChoice ParseAdapterChoice(const std::string& text);
+
 struct ExportRequest {
-  std::string model;    // Hugging Face folder
-  std::string adapter;  // PEFT folder; empty: none
+  std::string model;  // Hugging Face folder, or a *.gguf (for the gguf formats and adapters)
+  std::vector<AdapterChoice> adapters;  // merged one after another
   std::vector<ExportOutput> outputs;
+  ExportOptions options;
   bool overwrite = false;  // replace what is there; else that is an error
+  // Called once before anything is written, for each disk: a folder on it, the bytes that the
+  // outputs take, the bytes that are free.
+  std::function<void(const std::string& folder, uint64_t need, uint64_t free)> announce;
   // Called now and then with the bytes of the base read so far and in all.
   std::function<void(uint64_t done, uint64_t total)> progress;
   // Bytes that can be written to the file system of an existing folder; unset: asks the system.
@@ -38,27 +53,31 @@ struct ExportRequest {
 struct ExportedFile {
   std::string format, path;
   uint64_t bytes = 0;
-  int64_t tensors = 0;  // 0 for a file that was copied
+  int64_t tensors = 0;  // 0 for a file beside the weights
 };
 
 struct ExportReport {
   std::vector<ExportedFile> files;
   std::vector<std::string> warnings;
+  MergeReport merge;        // empty without adapters, or if nothing merged was written
   uint64_t base_bytes = 0;  // read
   double seconds = 0;
 };
 
-// Throws Error, leaving nothing behind, if the base is incomplete, misshapen or not finite; if the
+// Throws Error, leaving nothing behind, if the base is incomplete, misshapen or not finite; if an
 // adapter does not fit or changes nothing; if an output exists (without overwrite), lies in the
-// base's or the adapter's folder, occurs twice, or does not fit on the disk; if a value does not
-// fit a format's range.
+// base's or an adapter's folder, occurs twice, or does not fit on the disk; if a value does not
+// fit a format's range. Warns if rounding to bf16 swallows more than kSwallowedLimit of the change.
 ExportReport Export(const ExportRequest& request);
 
 // The same from tensors that are open already (canonical names; in memory or mapped). request.model
-// names the folder that side files are taken from, request.adapter is ignored in favour of
-// `adapter` (null: none).
+// names the folder that side files are taken from, request.adapters is ignored in favour of
+// `adapters`.
 ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
-                    const Adapter* adapter);
+                    const std::vector<AdapterUse>& adapters);
+
+// The share of an adapter's change that may be lost in rounding without a warning.
+inline constexpr double kSwallowedLimit = 0.05;
 
 }  // namespace lapidary
 

@@ -54,9 +54,17 @@ bool IsSavedModule(const std::string& canonical, const std::vector<std::string>&
 
 }  // namespace
 
-AdapterMerge::AdapterMerge(const Adapter& adapter, const std::map<std::string, StoredTensor>& base)
-    : keep_open_(adapter.tensors) {
+AdapterMerge::AdapterMerge(const std::vector<AdapterUse>& adapters,
+                           const std::map<std::string, StoredTensor>& base) {
+  for (size_t i = 0; i < adapters.size(); ++i) Add(adapters[i], i, base);
+}
+
+void AdapterMerge::Add(const AdapterUse& use, size_t index,
+                       const std::map<std::string, StoredTensor>& base) {
+  const Adapter& adapter = use.adapter;
+  keep_open_.push_back(adapter.tensors);
   const AdapterConfig& config = adapter.config;
+  std::map<std::string, StoredTensor> saved_here;
   const std::string& folder = adapter.folder;
   std::map<std::string, Parts> modules;  // by canonical module path
   const std::string prefix = "base_model.model.";
@@ -90,15 +98,19 @@ AdapterMerge::AdapterMerge(const Adapter& adapter, const std::map<std::string, S
     LAPIDARY_CHECK(tensor.shape == found->second.shape && tensor.format, folder, ": '", tensor.name,
                    "' must be ", ShapeText(found->second.shape), "; got ", ShapeText(tensor.shape),
                    " ", tensor.dtype, kTryBase);
-    saved_[canonical] = tensor;
+    saved_here[canonical] = tensor;
   }
   for (const std::string& module : config.modules_to_save) {
-    const bool any = std::any_of(saved_.begin(), saved_.end(), [&](const auto& entry) {
+    const bool any = std::any_of(saved_here.begin(), saved_here.end(), [&](const auto& entry) {
       return IsSavedModule(entry.first, {module});
     });
     LAPIDARY_CHECK(any, folder, ": modules_to_save '", module, "' must have tensors; got none");
   }
-  bool changes = !saved_.empty();
+  for (auto& [name, tensor] : saved_here) {
+    LAPIDARY_CHECK(saved_.emplace(name, tensor).second, folder, ": '", name,
+                   "' must be saved by one adapter; got two; try merging them one at a time");
+  }
+  bool changes = !saved_here.empty();
   for (const auto& [weight, parts] : modules) {
     LAPIDARY_CHECK(parts.a && parts.b, folder, ": '",
                    (parts.a   ? parts.a
@@ -112,7 +124,11 @@ AdapterMerge::AdapterMerge(const Adapter& adapter, const std::map<std::string, S
         InMemoryModulePath(weight.substr(0, weight.size() - std::strlen(".weight")));
     const int64_t out = base.at(weight).shape[0], in = base.at(weight).shape[1],
                   r = AdapterRank(config, module);
-    Pair pair{*parts.a, *parts.b, {}, static_cast<float>(AdapterScale(config, module))};
+    Pair pair{index,
+              *parts.a,
+              *parts.b,
+              {},
+              static_cast<float>(use.weight * AdapterScale(config, module))};
     const bool zero = AllZero(ReadFinite(pair.a, folder, {r, in})) ||
                       AllZero(ReadFinite(pair.b, folder, {out, r}));
     if (parts.magnitude) {
@@ -120,7 +136,7 @@ AdapterMerge::AdapterMerge(const Adapter& adapter, const std::map<std::string, S
       ReadFinite(pair.magnitude, folder, {out});
     }
     changes = changes || config.use_dora || (!zero && pair.scale != 0);
-    pairs_[weight] = std::move(pair);
+    pairs_[weight].push_back(std::move(pair));
   }
   LAPIDARY_CHECK(
       changes, folder,
@@ -130,34 +146,38 @@ AdapterMerge::AdapterMerge(const Adapter& adapter, const std::map<std::string, S
 TensorMerge AdapterMerge::ForTensor(const std::string& name) const {
   TensorMerge merge;
   merge.name_ = name;
-  if (const auto saved = saved_.find(name); saved != saved_.end()) merge.saved_ = &saved->second;
-  if (const auto found = pairs_.find(name); found != pairs_.end()) {
-    const Pair& pair = found->second;
-    merge.r_ = pair.a.shape[0];
-    merge.in_ = pair.a.shape[1];
-    merge.scale_ = pair.scale;
-    merge.a_ = pair.a.ReadAll();
-    merge.b_ = pair.b.ReadAll();
-    if (pair.magnitude.data) merge.magnitude_ = pair.magnitude.ReadAll();
+  if (const auto saved = saved_.find(name); saved != saved_.end())
+    merge.changes_.push_back({&saved->second, 0, 0, 0, {}, {}, {}});
+  const auto found = pairs_.find(name);
+  if (found == pairs_.end()) return merge;
+  for (const Pair& pair : found->second) {
+    merge.changes_.push_back(
+        {nullptr, pair.a.shape[0], pair.a.shape[1], pair.scale, pair.a.ReadAll(), pair.b.ReadAll(),
+         pair.magnitude.data ? pair.magnitude.ReadAll() : std::vector<float>()});
   }
   return merge;
 }
 
 void TensorMerge::Row(int64_t row, float* values) const {
-  if (saved_) saved_->ReadRows(row, 1, values);
-  if (r_ == 0) return;
-  const float* b = b_.data() + row * r_;
-  // The arithmetic of training on the merged weight (autograd/weight_map.h).
-  AddLowRank(a_.data(), in_, b, r_, scale_, 1, in_, values, in_);
-  if (magnitude_.empty()) return;
-  double squares = 0;
-  for (int64_t i = 0; i < in_; ++i)
-    squares += static_cast<double>(values[i]) * static_cast<double>(values[i]);
-  LAPIDARY_CHECK(squares > 0, "'", name_,
-                 "': a row of W + s B A must not be zero under DoRA; got row ", row);
-  const float factor =
-      magnitude_[static_cast<size_t>(row)] / static_cast<float>(std::sqrt(squares));
-  for (int64_t i = 0; i < in_; ++i) values[i] *= factor;
+  for (const Change& change : changes_) {
+    if (change.saved) {
+      change.saved->ReadRows(row, 1, values);
+      continue;
+    }
+    const float* b = change.b.data() + row * change.r;
+    // The arithmetic of training on the merged weight (autograd/weight_map.h).
+    AddLowRank(change.a.data(), change.in, b, change.r, change.scale, 1, change.in, values,
+               change.in);
+    if (change.magnitude.empty()) continue;
+    double squares = 0;
+    for (int64_t i = 0; i < change.in; ++i)
+      squares += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+    LAPIDARY_CHECK(squares > 0, "'", name_,
+                   "': a row of W + s B A must not be zero under DoRA; got row ", row);
+    const float factor =
+        change.magnitude[static_cast<size_t>(row)] / static_cast<float>(std::sqrt(squares));
+    for (int64_t i = 0; i < change.in; ++i) values[i] *= factor;
+  }
 }
 
 }  // namespace lapidary

@@ -1,0 +1,35 @@
+// How rows of float32 become the bytes of one tensor of an exported file. A source tensor may feed
+// several: codes, scales and biases of a group format are tensors of their own in safetensors.
+#ifndef LAPIDARY_TRAIN_EXPORT_ENCODING_H_
+#define LAPIDARY_TRAIN_EXPORT_ENCODING_H_
+
+#include <cfloat>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "quant/format.h"
+#include "quant/mlx_affine.h"
+
+namespace lapidary {
+
+struct RowEncoding {
+  std::string dtype;        // as the file's manifest spells it
+  int64_t row_bytes = 0;    // of one encoded row
+  float max_abs = FLT_MAX;  // the largest magnitude that is kept finite
+  // One row of `cols` values, all of them finite and at most max_abs, to row_bytes bytes.
+  // Thread-safe, the same bytes everywhere.
+  std::function<void(const float* row, int64_t cols, uint8_t* out)> row;
+};
+
+// A row of the format table by one of its scale rules. Throws Error unless `cols` is whole blocks.
+RowEncoding FormatEncoding(const Format& format, int64_t cols, const char* rule = "ggml");
+
+// The three tensors of MLX's affine mode (formats.md 6.4).
+RowEncoding MlxCodes(const MlxAffine& mode, int64_t cols);   // U32 [rows, cols * bits / 32]
+RowEncoding MlxScales(const MlxAffine& mode, int64_t cols);  // BF16 [rows, cols / group_size]
+RowEncoding MlxBiases(const MlxAffine& mode, int64_t cols);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_TRAIN_EXPORT_ENCODING_H_
