@@ -20,6 +20,7 @@ void AddData(CLI::App& cli);
 void AddDistillCache(CLI::App& cli);
 void AddPlan(CLI::App& cli);
 void AddTokenize(CLI::App& cli);
+void AddVerify(CLI::App& cli);
 
 }  // namespace lapidary
 

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   lapidary::AddData(cli);
   lapidary::AddTokenize(cli);
   lapidary::AddExport(cli);
+  lapidary::AddVerify(cli);
   lapidary::AddEval(cli);
   lapidary::AddCompare(cli);
   lapidary::AddTrain(cli);

@@ -220,6 +220,80 @@ EvalResult EvaluateSequences(Transformer& model, const Sequences& sequences,
   return result;
 }
 
+namespace {
+
+// KL(p || q) in nats of two rows of logits, and whether their largest is the same token.
+double RowKl(const float* p, const float* q, int64_t n, bool* same_top) {
+  const auto top = [n](const float* x) { return std::max_element(x, x + n) - x; };
+  const int64_t p_top = top(p), q_top = top(q);
+  *same_top = p_top == q_top;
+  const double p_max = static_cast<double>(p[p_top]), q_max = static_cast<double>(q[q_top]);
+  double p_sum = 0, q_sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    p_sum += std::exp(static_cast<double>(p[i]) - p_max);
+    q_sum += std::exp(static_cast<double>(q[i]) - q_max);
+  }
+  const double p_log = p_max + std::log(p_sum), q_log = q_max + std::log(q_sum);
+  double kl = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double a = static_cast<double>(p[i]) - p_log, b = static_cast<double>(q[i]) - q_log;
+    kl += std::exp(a) * (a - b);
+  }
+  return std::max(0.0, kl);
+}
+
+}  // namespace
+
+PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences& sequences,
+                        const EvalOptions& options) {
+  const Clock::time_point start = Clock::now();
+  const int64_t vocab = first.config.text.vocab_size;
+  LAPIDARY_CHECK(second.config.text.vocab_size == vocab,
+                 "the models must have the same vocabulary; got ", vocab, " and ",
+                 second.config.text.vocab_size, " tokens");
+  PairResult pair;
+  EvalResult counts[2];
+  for (int64_t i = 0; i < static_cast<int64_t>(sequences.lengths.size()); ++i) {
+    const Batch batch = sequences.get(i);
+    const Tensor hidden[2] = {RunBatch(first, batch, options, &counts[0]),
+                              RunBatch(second, batch, options, &counts[1])};
+    for (int64_t row = 0; row < batch.size(); row += kLogitRows) {
+      const int64_t rows = std::min(kLogitRows, batch.size() - row);
+      const auto weights = batch.weights.begin() + row;
+      if (std::none_of(weights, weights + rows, [](float w) { return w != 0; })) continue;
+      const auto logits = [&](Transformer& model, const Tensor& all) {
+        const int64_t width = all.shape()[1];
+        const Tensor part = Tensor::FromFloats({rows, width}, all.data() + row * width);
+        return Logits(part, model.head().Current(),
+                      static_cast<float>(model.config.text.final_logit_softcapping),
+                      options.compute);
+      };
+      const Tensor p = logits(first, hidden[0]), q = logits(second, hidden[1]);
+      std::vector<double> kl(static_cast<size_t>(rows));
+      std::vector<uint8_t> same(static_cast<size_t>(rows));
+      ParallelFor(rows, [&](Range r) {
+        for (int64_t k = r.begin; k < r.end; ++k) {
+          if (weights[k] == 0) continue;
+          bool top = false;
+          kl[static_cast<size_t>(k)] =
+              RowKl(p.data() + k * vocab, q.data() + k * vocab, vocab, &top);
+          same[static_cast<size_t>(k)] = top;
+        }
+      });
+      for (size_t k = 0; k < kl.size(); ++k) {
+        pair.kl_sum += kl[k];
+        pair.kl_max = std::max(pair.kl_max, kl[k]);
+        pair.same_top += same[k];
+      }
+    }
+    if (options.on_batch) options.on_batch(i + 1);
+  }
+  pair.first = counts[0].all;
+  pair.second = counts[1].all;
+  pair.seconds = Since(start);
+  return pair;
+}
+
 Json EvalJson(const EvalResult& result) {
   Json json = CountsJson(result.all);
   json["skipped"] = result.skipped;

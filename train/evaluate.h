@@ -76,6 +76,25 @@ Sequences DatasetSequences(std::shared_ptr<const Dataset> dataset, const SampleB
 EvalResult EvaluateSequences(Transformer& model, const Sequences& sequences,
                              const EvalOptions& options, const std::string& logits_path);
 
+// Two models on the same targets: the second beside the first.
+struct PairResult {
+  EvalCounts first, second;
+  double kl_sum = 0;  // of KL(first || second) in nats, over targets
+  double kl_max = 0;
+  int64_t same_top = 0;  // targets where the most likely token is the same
+  double seconds = 0;
+
+  double Kl() const { return first.targets > 0 ? kl_sum / static_cast<double>(first.targets) : 0; }
+  double TopAgreement() const {
+    return first.targets > 0 ? static_cast<double>(same_top) / static_cast<double>(first.targets)
+                             : 0;
+  }
+};
+
+// Throws Error if the models' vocabularies differ. Logits exist for kLogitRows tokens at a time.
+PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences& sequences,
+                        const EvalOptions& options);
+
 // For --json and reports: {"loss", "perplexity", "token_accuracy", "targets", "records", "tokens"},
 // and the same under "by_modality".
 nlohmann::ordered_json EvalJson(const EvalResult& result);

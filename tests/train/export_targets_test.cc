@@ -19,6 +19,7 @@
 #include "tests/quant/temp_folder.h"
 #include "train/export/export.h"
 #include "train/export/gguf_metadata.h"
+#include "train/export/verify.h"
 
 namespace lapidary {
 namespace {
@@ -436,6 +437,46 @@ TEST_F(ExportTargetsTest, RoundingThatSwallowsTheAdapterIsSaid) {
   EXPECT_NEAR(tiny.merge.all().swallowed(), 1 - kept / delta, 1e-3);
   // A quantized file says nothing of bf16.
   EXPECT_TRUE(Run({{"gguf:q8_0", out_ / "c.gguf"}}, {{adapter_, 1e-3}}).warnings.empty());
+}
+
+// Every format is the source rounded once; a flipped bit, another adapter and a requantized file
+// are not.
+TEST_F(ExportTargetsTest, VerifySeesWhatTheFileHolds) {
+  const std::vector<AdapterUse> uses = {{OpenAdapter(adapter_), 1}};
+  const CheckpointFiles source = OpenCheckpointFiles(model_);
+  const AdapterMerge merge(uses, source.tensors);
+  Run({{"gguf:q4_0", out_ / "q4.gguf"},
+       {"gguf:q4_k_m", out_ / "k.gguf"},
+       {"gguf:f32", out_ / "f32.gguf"},
+       {"safetensors", out_ / "st"}},
+      {{adapter_, 1}});
+  for (const char* name : {"q4.gguf", "k.gguf", "f32.gguf", "st"}) {
+    const VerifyReport report = VerifyTensors(source, merge, {}, OpenCheckpointFiles(out_ / name));
+    EXPECT_TRUE(report.whole()) << name;
+    EXPECT_EQ(report.tensors.size(), source.tensors.size());
+    for (const VerifiedTensor& t : report.tensors) {
+      if (t.format == "F32") {
+        EXPECT_EQ(t.differing, 0) << t.name;
+      }
+      if (t.format == "Q4_0") {
+        EXPECT_GT(t.relative(), 0.01);
+      }
+    }
+  }
+  const VerifyReport other =
+      VerifyTensors(source, AdapterMerge(), {}, OpenCheckpointFiles(out_ / "q4.gguf"));
+  EXPECT_FALSE(other.whole());
+  std::string bytes = ReadFile(out_ / "q4.gguf");
+  const CheckpointFiles q4 = OpenCheckpointFiles(out_ / "q4.gguf");
+  const StoredTensor& tensor = q4.tensors.at("model.language_model.layers.0.mlp.up_proj.weight");
+  bytes[static_cast<size_t>(tensor.data - tensor.file->data()) + 5] ^= 1;
+  WriteFile(out_ / "bad.gguf", bytes);
+  fs::copy(out_ / "mmproj-q4.gguf", out_ / "mmproj-bad.gguf");
+  const VerifyReport bad = VerifyTensors(source, merge, {}, OpenCheckpointFiles(out_ / "bad.gguf"));
+  int off = 0;
+  for (const VerifiedTensor& t : bad.tensors) off += !t.on_grid();
+  EXPECT_EQ(off, 1);
+  EXPECT_FALSE(bad.whole());
 }
 
 }  // namespace

@@ -147,7 +147,7 @@ TEST(QatShip, ExportHoldsWhatWasTrained) {
     ASSERT_FALSE(trained.empty());
     ExportRequest request;
     request.model = c.lora ? Place().path() + "/base" : folder;
-    if (c.lora) request.adapter = folder;
+    if (c.lora) request.adapters = {{folder, 1}};
     const std::string gguf = StrCat(Place().path(), "/", out, ".gguf");
     const std::string plain = StrCat(Place().path(), "/", out, "-hf");
     request.outputs = {{c.target, gguf}, {"safetensors", plain}};
@@ -172,7 +172,7 @@ TEST(QatShip, TheRecordMatters) {
   const auto bytes = [&](const std::string& name) {
     ExportRequest request;
     request.model = Place().path() + "/base";
-    request.adapter = folder;
+    request.adapters = {{folder, 1}};
     request.outputs = {{"gguf:q4_0", StrCat(Place().path(), "/", name, ".gguf")}};
     Export(request);
     return ReadFile(request.outputs[0].path, uint64_t{1} << 30);

@@ -232,8 +232,8 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
   for (const ExportOutput& output : request.outputs) {
     const ExportTarget& target = FindExportTarget(output.format);
     LAPIDARY_CHECK(!output.path.empty(), "export: ", output.format, " must have a path; got none");
-    plans.push_back(
-        target.plan({base, request.model, adapters, merge, request.options, trained}, target, output.path));
+    plans.push_back(target.plan({base, request.model, adapters, merge, request.options, trained},
+                                target, output.path));
   }
   CheckPaths(plans, request, adapters);
   CheckDisk(plans, request);

@@ -133,8 +133,7 @@ void ExportPass::Encode(const std::string& name, const StoredTensor& tensor,
   // The grid's own blocks, where the file has its format: the codes that training saw.
   const bool on_grid = grid_ && grid_->format() && grid_->format() == encoding.format &&
                        consumer.tensor->layout == GgufLayout::kSame;
-  const float* values =
-      on_grid ? values_.data() : Arranged(tensor, consumer.tensor->layout, count);
+  const float* values = on_grid ? values_.data() : Arranged(tensor, consumer.tensor->layout, count);
   bytes_.resize(static_cast<size_t>(count * encoding.row_bytes));
   ParallelFor(
       count,

@@ -73,8 +73,8 @@ struct PlanInput {
   const std::vector<AdapterUse>& adapters;
   const AdapterMerge& merge;  // of all of them
   const ExportOptions& options;
-  // Formats that matrices were trained on (trained_grids.h), by canonical name. A GGUF mix of one of
-  // these formats keeps each of them.
+  // Formats that matrices were trained on (trained_grids.h), by canonical name. A GGUF mix of one
+  // of these formats keeps each of them.
   const std::map<std::string, const Format*>& trained;
 
   bool from_gguf() const { return base.tokenizer != nullptr; }
