@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "autograd/base/file.h"
+#include "autograd/base/parallel.h"
 #include "quant/safetensors.h"
 #include "train/micro_batch.h"
 
