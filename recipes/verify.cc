@@ -140,7 +140,8 @@ void Run(const VerifyArgs& args) {
                           exported = OpenCheckpointFiles(args.exported);
     std::unique_ptr<Progress> bar;
     report = VerifyTensors(
-        source, AdapterMerge(uses, source.tensors), exported, [&](uint64_t done, uint64_t total) {
+        source, AdapterMerge(uses, source.tensors), TrainedGrids(uses, args.source, source),
+        exported, [&](uint64_t done, uint64_t total) {
           if (!bar)
             bar = std::make_unique<Progress>(args.quiet ? nullptr : stderr, "tensors",
                                              static_cast<int64_t>(total));

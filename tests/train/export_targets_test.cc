@@ -12,6 +12,8 @@
 #include "autograd/base/float16.h"
 #include "model/gguf_names.h"
 #include "model/load.h"
+#include "model/qat.h"
+#include "quant/fake_quant.h"
 #include "quant/gguf.h"
 #include "quant/mlx_affine.h"
 #include "quant/safetensors.h"
@@ -477,6 +479,111 @@ TEST_F(ExportTargetsTest, VerifySeesWhatTheFileHolds) {
   for (const VerifiedTensor& t : bad.tensors) off += !t.on_grid();
   EXPECT_EQ(off, 1);
   EXPECT_FALSE(bad.whole());
+}
+
+// The values of a compressed-tensors module, as the package unpacks them.
+std::vector<float> Unpacked(const TensorSet& set, const std::string& module, int bits) {
+  const StoredTensor& words = set.Get(module + ".weight_packed");
+  const StoredTensor& shape = set.Get(module + ".weight_shape");
+  int64_t rows = 0, cols = 0;
+  std::memcpy(&rows, shape.data, 8);
+  std::memcpy(&cols, shape.data + 8, 8);
+  const std::vector<float> scales = set.Get(module + ".weight_scale").ReadAll();
+  const int64_t groups = static_cast<int64_t>(scales.size()) / rows, group = cols / groups;
+  EXPECT_EQ(words.dtype, "I32");
+  EXPECT_EQ(words.shape, (TensorShape{rows, cols * bits / 32}));
+  std::vector<float> values;
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    uint32_t word;
+    std::memcpy(&word, words.data + i * bits / 32 * 4, 4);
+    const int code =
+        static_cast<int>(word >> (i * bits % 32) & ((1u << bits) - 1)) - (1 << (bits - 1));
+    values.push_back(static_cast<float>(code) *
+                     scales[static_cast<size_t>(i / cols * groups + i % cols / group)]);
+  }
+  return values;
+}
+
+TEST_F(ExportTargetsTest, CompressedTensorsHoldTheGrid) {
+  const CheckpointFiles source = OpenCheckpointFiles(model_);
+  const std::vector<AdapterUse> uses = {{OpenAdapter(adapter_), 1}};
+  const AdapterMerge merge(uses, source.tensors);
+  struct Case {
+    const char *target, *grid;
+    int bits;
+    bool trained;  // the run trained on this grid (q4_0: on llama.cpp's, kept value for value)
+  };
+  for (const Case& c : {Case{"compressed-tensors", "int4_g32", 4, false},
+                        Case{"compressed-tensors:w4a16-g128", "int4_g128", 4, false},
+                        Case{"compressed-tensors:w8a16", "int8_channel", 8, false},
+                        Case{"compressed-tensors", "int4_g32", 4, true},
+                        Case{"compressed-tensors", "q4_0", 4, true}}) {
+    const Grid& grid = GetGrid(c.grid, "test");
+    std::string adapter = adapter_;
+    if (c.trained) {
+      adapter = Changed([](AdapterConfig&, std::vector<NamedTensor>&) {});
+      QatRecord record;
+      for (const auto& [name, tensor] : source.tensors) {
+        if (name.find(".layers.") != std::string::npos && tensor.shape.size() == 2)
+          record.grids[name] = c.grid;
+      }
+      WriteQatRecord(adapter, record);
+    }
+    const std::string out = out_ / StrCat("ct-", c.grid, c.trained);
+    const ExportReport report = Run({{c.target, out}}, {{adapter, 1}});
+    EXPECT_EQ(report.warnings.size(), std::string(c.grid) == "q4_0" ? 1u : 0u);
+    const json config = json::parse(ReadFile(out + "/config.json"))["quantization_config"];
+    EXPECT_EQ(config["quant_method"], "compressed-tensors");
+    EXPECT_EQ(config["config_groups"]["group_0"]["weights"]["num_bits"], c.bits);
+    const TensorSet set = OpenCheckpoint(out);
+    int packed = 0;
+    for (const auto& [name, tensor] : source.tensors) {
+      const std::string module = name.substr(0, name.rfind('.'));
+      if (!set.Find(module + ".weight_packed")) continue;
+      ++packed;
+      const std::vector<float> got = Unpacked(set, module, c.bits);
+      std::vector<float> want = tensor.ReadAll();
+      const TensorMerge change = merge.ForTensor(name);
+      for (int64_t row = 0; row < tensor.rows(); ++row) {
+        change.Row(row, want.data() + row * tensor.cols());
+        grid.Project(want.data() + row * tensor.cols(), tensor.cols());
+      }
+      EXPECT_EQ(got, want) << c.target << " " << name;
+    }
+    EXPECT_GT(packed, 5);
+    EXPECT_TRUE(set.Find("model.language_model.embed_tokens.weight"));
+  }
+}
+
+// What a run trained is what verify finds in its file; without the record it finds a difference.
+TEST_F(ExportTargetsTest, VerifyKnowsTheTrainedGrid) {
+  const CheckpointFiles source = OpenCheckpointFiles(model_);
+  const std::string adapter = Changed([](AdapterConfig&, std::vector<NamedTensor>&) {});
+  QatRecord record;
+  for (const auto& [name, tensor] : source.tensors) {
+    if (name.find(".layers.") != std::string::npos && tensor.shape.size() == 2)
+      record.grids[name] = "q4_0";
+  }
+  WriteQatRecord(adapter, record);
+  Run({{"gguf:q4_0", out_ / "q.gguf"}, {"safetensors", out_ / "st"}}, {{adapter, 1}});
+  const std::vector<AdapterUse> uses = {{OpenAdapter(adapter), 1}};
+  const AdapterMerge merge(uses, source.tensors);
+  const TrainedGrids grids(uses, model_, source);
+  for (const char* name : {"q.gguf", "st"}) {
+    const VerifyReport report =
+        VerifyTensors(source, merge, grids, OpenCheckpointFiles(out_ / name));
+    EXPECT_TRUE(report.whole()) << name;
+    for (const VerifiedTensor& t : report.tensors) {
+      if (!record.grids.count(t.name)) continue;
+      if (std::string(name) == "q.gguf") {
+        EXPECT_EQ(t.rule, "trained");
+        EXPECT_EQ(t.differing, 0) << t.name;
+      }
+    }
+  }
+  EXPECT_FALSE(VerifyTensors(source, merge, {}, OpenCheckpointFiles(out_ / "st")).whole());
+  EXPECT_NE(Refusal({{"gguf:q4_0", out_ / "x.gguf"}}, {{adapter, 0.5}}).find("merged alone"),
+            std::string::npos);
 }
 
 }  // namespace

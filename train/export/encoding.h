@@ -8,18 +8,28 @@
 #include <functional>
 #include <string>
 
+#include "quant/fake_quant.h"
 #include "quant/format.h"
 #include "quant/mlx_affine.h"
 
 namespace lapidary {
 
 struct RowEncoding {
-  std::string dtype;        // as the file's manifest spells it
-  int64_t row_bytes = 0;    // of one encoded row
-  float max_abs = FLT_MAX;  // the largest magnitude that is kept finite
+  std::string dtype;               // as the file's manifest spells it
+  int64_t row_bytes = 0;           // of one encoded row
+  const Format* format = nullptr;  // that of the rows; null: not one of the format table
+  float max_abs = FLT_MAX;         // the largest magnitude that is kept finite
   // One row of `cols` values, all of them finite and at most max_abs, to row_bytes bytes.
   // Thread-safe, the same bytes everywhere.
   std::function<void(const float* row, int64_t cols, uint8_t* out)> row;
+
+  // Integer grids (compressed-tensors) only. The grid; codes or scales of a row whose scales were
+  // kept in training, from values on the grid; and from the Q4_0 blocks of a row that was trained
+  // on q4_0.
+  const Grid* grid = nullptr;
+  std::function<void(const uint8_t* scales, const float* row, int64_t cols, uint8_t* out)>
+      on_scales;
+  std::function<void(const uint8_t* blocks, int64_t cols, uint8_t* out)> from_q4_0;
 };
 
 // A row of the format table by one of its scale rules. Throws Error unless `cols` is whole blocks.
@@ -29,6 +39,10 @@ RowEncoding FormatEncoding(const Format& format, int64_t cols, const char* rule 
 RowEncoding MlxCodes(const MlxAffine& mode, int64_t cols);   // U32 [rows, cols * bits / 32]
 RowEncoding MlxScales(const MlxAffine& mode, int64_t cols);  // BF16 [rows, cols / group_size]
 RowEncoding MlxBiases(const MlxAffine& mode, int64_t cols);
+
+// The tensors of compressed-tensors' pack-quantized layout (formats.md 6.1) on an integer grid.
+RowEncoding PackedCodes(const Grid& grid, int64_t cols);   // I32 [rows, cols * bits / 32]
+RowEncoding PackedScales(const Grid& grid, int64_t cols);  // BF16 [rows, cols / block, or 1]
 
 }  // namespace lapidary
 

@@ -130,24 +130,41 @@ void ExportPass::Encode(const std::string& name, const StoredTensor& tensor,
   const float largest = *std::max_element(row_max_.begin(), row_max_.end());
   LAPIDARY_CHECK(largest <= encoding.max_abs, *consumer.file, ": values must fit ", encoding.dtype,
                  " (up to ", encoding.max_abs, "); got ", largest, " in '", name, "'; try bf16");
-  // The grid's own blocks, where the file has its format: the codes that training saw.
-  const bool on_grid = grid_ && grid_->format() && grid_->format() == encoding.format &&
-                       consumer.tensor->layout == GgufLayout::kSame;
-  const float* values = on_grid ? values_.data() : Arranged(tensor, consumer.tensor->layout, count);
+  const bool same = consumer.tensor->layout == GgufLayout::kSame;
   bytes_.resize(static_cast<size_t>(count * encoding.row_bytes));
-  ParallelFor(
-      count,
-      [&](Range r) {
-        for (int64_t i = r.begin; i < r.end; ++i) {
-          uint8_t* to = bytes_.data() + i * encoding.row_bytes;
-          if (on_grid) {
-            grids_.Encode(name, row + i, values + i * cols, cols, to);
-          } else {
-            encoding.row(values + i * cols, cols, to);
-          }
-        }
-      },
-      Grain(cols));
+  const auto each = [&](const std::function<void(int64_t i, uint8_t * to)>& row_of) {
+    ParallelFor(
+        count,
+        [&](Range r) {
+          for (int64_t i = r.begin; i < r.end; ++i)
+            row_of(i, bytes_.data() + i * encoding.row_bytes);
+        },
+        Grain(cols));
+  };
+  if (grid_ && same && grid_->format() && grid_->format() == encoding.format) {
+    // The grid's own blocks: the codes that training saw.
+    each([&](int64_t i, uint8_t* to) {
+      grids_.Encode(name, row + i, values_.data() + i * cols, cols, to);
+    });
+  } else if (grid_ && same && grid_ == encoding.grid) {
+    each([&](int64_t i, uint8_t* to) {
+      if (const uint8_t* scales = grids_.Scales(name, row + i)) {
+        encoding.on_scales(scales, projected_.data() + i * cols, cols, to);
+      } else {
+        encoding.row(values_.data() + i * cols, cols, to);
+      }
+    });
+  } else if (grid_ && same && encoding.from_q4_0 && grid_->format() &&
+             std::string_view(grid_->format()->name) == "Q4_0") {
+    each([&](int64_t i, uint8_t* to) {
+      std::vector<uint8_t> blocks(static_cast<size_t>(FormatBytes(*grid_->format(), cols)));
+      grids_.Encode(name, row + i, values_.data() + i * cols, cols, blocks.data());
+      encoding.from_q4_0(blocks.data(), cols, to);
+    });
+  } else {
+    const float* values = Arranged(tensor, consumer.tensor->layout, count);
+    each([&](int64_t i, uint8_t* to) { encoding.row(values + i * cols, cols, to); });
+  }
   consumer.writer->Append(consumer.index, bytes_.data(), bytes_.size());
 }
 

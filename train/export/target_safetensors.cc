@@ -26,14 +26,6 @@ constexpr const char* kSideFiles[] = {"tokenizer.json",
                                       "video_preprocessor_config.json",
                                       "config.json"};
 
-// The spelling that the class named in config.json loads: the text-only class has no
-// "language_model".
-std::string CheckpointName(const std::string& canonical, bool text_only) {
-  constexpr std::string_view kLanguage = "model.language_model.";
-  if (!text_only || canonical.rfind(kLanguage, 0) != 0) return canonical;
-  return "model." + canonical.substr(kLanguage.size());
-}
-
 std::string ShardName(size_t i, size_t n) {
   char name[64];
   std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", i + 1, n);
@@ -41,6 +33,15 @@ std::string ShardName(size_t i, size_t n) {
 }
 
 }  // namespace
+
+std::string CheckpointName(const PlanInput& input, const std::string& canonical) {
+  constexpr std::string_view kLanguage = "model.language_model.";
+  if (canonical.rfind(kLanguage, 0) != 0 ||
+      nlohmann::json::parse(input.base.config.json).value("model_type", "") !=
+          "gemma4_unified_text")
+    return canonical;
+  return "model." + canonical.substr(kLanguage.size());
+}
 
 std::vector<PlannedSide> FolderSides(const PlanInput& input, const std::string& to) {
   std::vector<PlannedSide> sides;
@@ -88,14 +89,12 @@ OutputPlan PlanSafetensors(const PlanInput& input, const ExportTarget& target,
                            const std::string& path) {
   NeedFolder(input, target);
   OutputPlan plan{target.name, path, true, {}, FolderSides(input, path), {}};
-  const bool text_only = nlohmann::json::parse(input.base.config.json).value("model_type", "") ==
-                         "gemma4_unified_text";
   const std::string_view variant = TargetVariant(target);
   const Format& format = GetFormat(variant.empty() ? "bf16" : variant);
   PlannedFile file{
       (fs::path(path) / "model.safetensors").string(), &FindFileType("safetensors"), {}, {}};
   for (const auto& [name, tensor] : input.base.tensors) {
-    file.Add({CheckpointName(name, text_only), format.name, WrittenShape(tensor)},
+    file.Add({CheckpointName(input, name), format.name, WrittenShape(tensor)},
              {name, FormatEncoding(format, tensor.cols()), GgufLayout::kSame, {}});
   }
   AddSharded(plan, std::move(file), input.options.max_shard_bytes);

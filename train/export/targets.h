@@ -99,10 +99,14 @@ std::string MmprojPath(const std::string& text_path);
 // ---- for the targets themselves
 
 using PlanFunction = OutputPlan(const PlanInput&, const ExportTarget&, const std::string&);
-PlanFunction PlanSafetensors, PlanMlx, PlanGguf, PlanPeft, PlanGgufLora, PlanMlxLora;
+PlanFunction PlanSafetensors, PlanCompressedTensors, PlanMlx, PlanGguf, PlanPeft, PlanGgufLora,
+    PlanMlxLora;
 
 // The shape as written: scalars of old checkpoints become [1], as the catalog has them.
 const TensorShape& WrittenShape(const StoredTensor& tensor);
+// The spelling of a tensor that the class named in config.json loads: the text-only class has no
+// "language_model".
+std::string CheckpointName(const PlanInput& input, const std::string& canonical);
 // Throws Error unless the base is a Hugging Face folder, whose side files `target` needs.
 void NeedFolder(const PlanInput& input, const ExportTarget& target);
 // Files of a Hugging Face folder beside the weights, those that exist; config.json is last.

@@ -34,10 +34,10 @@ class TrainedGrids {
   // Their blocks in the grid's format: the codes that training saw. `values` merged, not projected.
   void Encode(const std::string& name, int64_t row, const float* values, int64_t cols,
               uint8_t* out) const;
-
- private:
   // The kept scales of a row; null: they follow the values.
   const uint8_t* Scales(const std::string& name, int64_t row) const;
+
+ private:
   void Check(const CheckpointFiles& base, const std::string& folder) const;
   std::map<std::string, const Grid*> grids_;
   TensorSet scales_;
