@@ -593,4 +593,11 @@ std::vector<int64_t> PreparedReader::Lengths(int64_t record) const {
   return lengths;
 }
 
+int64_t PreparedReader::VisionRows(int64_t document) const {
+  return impl_->vision[document] - (document == 0 ? 0 : impl_->vision[document - 1]);
+}
+int64_t PreparedReader::AudioRows(int64_t document) const {
+  return impl_->audio[document] - (document == 0 ? 0 : impl_->audio[document - 1]);
+}
+
 }  // namespace lapidary

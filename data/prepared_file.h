@@ -43,6 +43,9 @@ class PreparedReader {
   // Throws Error if a checksum does not match.
   RecordOutcome Read(int64_t record) const;
   std::vector<int64_t> Lengths(int64_t record) const;
+  // Rows of media of one document.
+  int64_t VisionRows(int64_t document) const;
+  int64_t AudioRows(int64_t document) const;
   bool broken(int64_t record) const;
   const std::string& Where(int64_t record) const;
 

@@ -20,6 +20,9 @@ std::string Repeat(std::string_view text, int64_t count) {
   return out;
 }
 
+// A picture's pixels, and those of a resized or turned copy beside it.
+int64_t DecodedBytes(const ImageSize& size) { return 2 * 3 * size.height * size.width; }
+
 LoadedMedium LoadImage(const MediaSource& source, const SampleOptions& options,
                        const AugmentKey& key, bool headers_only) {
   const ImageProcessorConfig& config = options.media.image;
@@ -27,6 +30,9 @@ LoadedMedium LoadImage(const MediaSource& source, const SampleOptions& options,
   if (headers_only) {
     out.parts.push_back(
         {MediaKind::kImage, CountImageTokens(source, config, options.image_budget), ""});
+    const MediaBytes bytes(source);
+    const ImageSize size = ProbeImage(bytes.bytes(), bytes.name());
+    out.decoding = DecodedBytes(size);
     return out;
   }
   ImageFeatures image;
@@ -94,6 +100,9 @@ LoadedMedium LoadAudio(const MediaSource& source, const SampleOptions& options,
   LoadedMedium out;
   if (headers_only) {
     const int64_t tokens = CountAudioTokens(source, config, AudioLimit::kAllow);
+    // Samples as decoded and as resampled.
+    out.decoding =
+        2 * tokens * config.audio_samples_per_token * static_cast<int64_t>(sizeof(float));
     if (tokens <= config.audio_seq_length || options.audio_limit == AudioLimit::kAllow) {
       out.parts.push_back({MediaKind::kAudio, tokens, ""});
       return out;
@@ -107,6 +116,9 @@ LoadedMedium LoadAudio(const MediaSource& source, const SampleOptions& options,
   AddLimited(std::move(samples), bytes.name(), options, headers_only, out);
   return out;
 }
+
+// Pictures that a video decoder holds, in pairs: references, and those on their way.
+constexpr int64_t kCodecFrames = 8;
 
 // Which frames of a clip are taken.
 std::vector<int64_t> ChooseFrames(const VideoInfo& info, const SampleOptions& options,
@@ -145,6 +157,7 @@ LoadedMedium LoadVideo(const MediaSource& source, const SampleOptions& options, 
     info = ProbeVideo(bytes.bytes(), name);
     indices = ChooseFrames(info, options, name);
     const int64_t tokens = ImageTokens({info.height, info.width}, config.frame, budget);
+    frames.decoding = kCodecFrames * DecodedBytes({info.height, info.width});
     for (size_t i = 0; i < indices.size(); ++i) {
       frames.parts.push_back({MediaKind::kVideo, tokens, ""});
     }
@@ -179,6 +192,7 @@ LoadedMedium LoadVideo(const MediaSource& source, const SampleOptions& options, 
       static_cast<double>(longest) / static_cast<double>(options.media.audio.sampling_rate);
   LoadedMedium out;
   out.vision = std::move(frames.vision);
+  out.decoding = frames.decoding;
   const auto samples = static_cast<int64_t>(sound.size());
   for (int64_t segment = 0, next = 0; next < static_cast<int64_t>(indices.size()); ++segment) {
     const double end = seconds * static_cast<double>(segment + 1);

@@ -22,6 +22,8 @@ struct LoadedMedium {
   };
   std::vector<Part> parts;
   MediaRows vision, sound;  // without places; rows empty where only the headers were read
+  // Where only the headers were read: bytes, about, that decoding takes beside the rows.
+  int64_t decoding = 0;
 
   // Soft tokens of one kind.
   int64_t Tokens(MediaKind kind) const;

@@ -85,6 +85,7 @@ GenerateResult Generate(Transformer& model, const ModelInput& prompt,
   ForwardOptions forward;
   forward.compute = options.compute;
   forward.image_mask = options.image_mask;
+  forward.activations = options.activations;
   forward.cache = &cache;
   forward.last_only = true;
   const float softcap = static_cast<float>(model.config.text.final_logit_softcapping);

@@ -21,6 +21,7 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids = {1, 106, 50};
   std::vector<int32_t> suppress_ids;  // never produced; their logits are -inf before anything else
   int64_t prefill_chunk = 1024;  // tokens at a time; never splits an image; does not change bits
+  const ActivationPolicy* activations = nullptr;  // asked whether the base is streamed; null: no
   Compute compute = Compute::kBfloat16;
   ImageMask image_mask = ImageMask::kSlidingOnly;
 };

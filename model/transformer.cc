@@ -132,8 +132,8 @@ Var ForwardLayer(Transformer& model, size_t index, Var h,
   if (keep.keep == LayerKeep::kInput) {
     if (policy.int8) pass.stash.form = StashForm::kInt8;
     if (keep.on_disk) pass.stash.file = policy.file;
-    if (policy.stream_base) pass.enter = [&model, index] { DropNeighbours(model, index); };
   }
+  if (policy.stream_base) pass.enter = [&model, index] { DropNeighbours(model, index); };
   return RunLayer(std::move(pass), std::move(h));
 }
 
@@ -186,6 +186,7 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
   for (size_t i = 0; i < model.layers.size(); ++i) {
     Layer& layer = model.layers[i];
     if (options.cache) {
+      if (policy.stream_base) DropNeighbours(model, i);
       LayerContext cached = *shared;
       cached.cache = &options.cache->layers[i];
       // The last layer's other rows serve only its keys and values.

@@ -122,6 +122,8 @@ class Examiner {
     generate.max_new_tokens = exam.expected_tokens + options_.extra_tokens;
     generate.compute = options_.compute;
     generate.image_mask = options_.image_mask;
+    generate.activations = options_.activations;
+    if (options_.activations) generate.prefill_chunk = options_.activations->chunk;
     generate.stop_ids = bundle_.generation.stop_ids;
     generate.suppress_ids = bundle_.generation.suppress_ids;
     return TextOf(Generate(bundle_.model, micro.input, generate, {}).ids);

@@ -21,8 +21,10 @@ namespace lapidary {
 struct AnswerOptions {
   Compute compute = Compute::kBfloat16;
   ImageMask image_mask = ImageMask::kSlidingOnly;
-  SampleOptions sample;      // as in training; budgets, thoughts
-  bool swap_media = false;   // records without media, or without a partner, are left out
+  SampleOptions sample;     // as in training; budgets, thoughts
+  bool swap_media = false;  // records without media, or without a partner, are left out
+  // As in training: tokens at a time, and whether the base is streamed; null: by default.
+  const ActivationPolicy* activations = nullptr;
   int64_t max_records = 0;   // 0: all; else spread evenly over the data set
   int64_t extra_tokens = 8;  // that an answer may be longer than the expected one before it is cut
   std::function<void(int64_t done, int64_t total)> on_record;  // progress; may be empty

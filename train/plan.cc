@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -11,7 +12,9 @@
 #include "autograd/base/file.h"
 #include "autograd/base/memory_info.h"
 #include "autograd/base/parallel.h"
+#include "data/media_config.h"
 #include "model/adapt.h"
+#include "model/generate.h"
 #include "model/load.h"
 #include "train/adamw.h"
 #include "train/progress.h"
@@ -70,7 +73,18 @@ bool LiesInFile(Transformer& model) {
   return mapped;
 }
 
-// A micro-batch of text as long as any may be.
+// Rows of media at the first tokens, without values; none that the model has no embedder for.
+void AddMedia(const Transformer& model, const MediaCount& media, ModelInput* input) {
+  const int64_t patches = model.vision ? std::min(media.vision, input->size()) : 0;
+  const int64_t frames = model.audio ? std::min(media.audio, input->size() - patches) : 0;
+  if (patches > 0) input->patches = Tensor({patches, model.config.vision.patch_features()});
+  if (frames > 0) input->audio_frames = Tensor({frames, model.config.audio.audio_embed_dim});
+  input->patch_positions.assign(static_cast<size_t>(2 * patches), 0);
+  for (int64_t i = 0; i < patches; ++i) input->patch_rows.push_back(i);
+  for (int64_t i = 0; i < frames; ++i) input->audio_rows.push_back(patches + i);
+}
+
+// A micro-batch as long as any may be.
 MicroBatch LongestBatch(int64_t tokens, int64_t documents) {
   MicroBatch batch;
   batch.input.ids.assign(static_cast<size_t>(tokens), 2);
@@ -82,9 +96,10 @@ MicroBatch LongestBatch(int64_t tokens, int64_t documents) {
   return batch;
 }
 
-// Peak of a step under one policy.
+// Peaks under one policy.
 struct Peak {
   int64_t arena = 0, scratch = 0;
+  int64_t evaluation = 0;  // of the arena, with the samples built ahead for it
 };
 
 // The dry run: base, parameters and optimizer once, then a step for each policy asked for.
@@ -117,7 +132,10 @@ class Rehearsal {
     options_.forward.image_mask = ImageMaskOf(config.image_mask);
     options_.forward.training = true;
     options_.forward.gradient_checkpointing = config.gradient_checkpointing;
-    batch_ = LongestBatch(plan_.tokens, config.per_device_train_batch_size);
+    plan_.media = Survey();
+    const LoaderMedia& train = plan_.media.train;
+    parts.media = train.bytes(train.step);
+    parts.data += train.ahead + train.bytes(train.batch) + train.decoding;
   }
 
   Peak Run(ActivationPolicy policy) {
@@ -125,8 +143,18 @@ class Rehearsal {
     options_.forward.activations = &policy;
     ResetHighWater();
     DryRunSlot()->scratch_bytes = 0;
-    OptimizerStep(loaded_.model, *optimizer_, {batch_}, 0.0, options_);
-    return {GetArenaStats().high_water_bytes, DryRunSlot()->scratch_bytes};
+    Step();
+    Peak peak;
+    peak.arena = GetArenaStats().high_water_bytes;
+    if (plan_.media.evaluates) {
+      ResetHighWater();
+      Evaluation(policy);
+      const LoaderMedia& eval = plan_.media.eval;
+      peak.evaluation =
+          GetArenaStats().high_water_bytes + eval.ahead + eval.bytes(eval.batch) + eval.decoding;
+    }
+    peak.scratch = DryRunSlot()->scratch_bytes;
+    return peak;
   }
 
   int64_t layers() const { return layers_; }
@@ -141,12 +169,58 @@ class Rehearsal {
  private:
   static int64_t Live() { return GetArenaStats().live_bytes; }
 
+  MediaSurvey Survey() const {
+    const auto survey = [this] {
+      const MediaConfig media =
+          loaded_.tokenizer ? ParseMediaConfig(loaded_.processor_json, loaded_.model.config.json,
+                                               config_.model_name_or_path)
+                            : LoadMediaConfig(config_.model_name_or_path);
+      return SurveyMedia(config_, media);
+    };
+    // Not on this thread, whose runs are dry.
+    return std::async(std::launch::async, survey).get();
+  }
+
+  // One micro-batch with the most media; the rows of the others of the step are there meanwhile.
+  void Step() {
+    const LoaderMedia& media = plan_.media.train;
+    MicroBatch batch = LongestBatch(plan_.tokens, config_.per_device_train_batch_size);
+    AddMedia(loaded_.model, media.batch, &batch.input);
+    std::vector<Tensor> others;
+    const int64_t rest = media.bytes(media.step) - media.bytes(media.batch);
+    if (rest > 0) others.push_back(Tensor({rest}, DType::kI8));
+    OptimizerStep(loaded_.model, *optimizer_, {std::move(batch)}, 0.0, options_);
+  }
+
+  // The longest micro-batch of held-out data, then a prompt as long as a sample may be.
+  void Evaluation(const ActivationPolicy& policy) {
+    ForwardOptions forward = options_.forward;
+    forward.training = forward.gradient_checkpointing = false;
+    if (const int64_t tokens = plan_.media.eval_tokens; tokens > 0) {
+      MicroBatch batch = LongestBatch(tokens, std::min(tokens, config_.per_device_eval_batch_size));
+      AddMedia(loaded_.model, plan_.media.eval.batch, &batch.input);
+      Tape tape(Tape::Mode::kNoGrad);
+      TokenStats stats;
+      LossSum(loaded_.model, Forward(loaded_.model, tape, batch.input, forward), batch.targets,
+              batch.weights, forward.compute, options_.loss_chunk, &stats);
+    }
+    if (config_.report_samples == 0) return;
+    GenerateOptions generate;
+    generate.compute = forward.compute;
+    generate.image_mask = forward.image_mask;
+    generate.activations = &policy;
+    generate.prefill_chunk = policy.chunk;
+    generate.max_new_tokens = 1;
+    ModelInput prompt;
+    prompt.ids.assign(static_cast<size_t>(config_.max_length + kAnswerTokens), 2);
+    Generate(loaded_.model, prompt, generate, {});
+  }
+
   const TrainConfig& config_;
   MemoryPlan& plan_;
   LoadedModel loaded_;
   std::optional<AdamW> optimizer_;
   StepOptions options_;
-  MicroBatch batch_;
   bool streamable_ = false;
   int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
 };
@@ -204,12 +278,14 @@ class Chooser {
     plan.disk = on_disk * input;
     parts.layer_inputs = config_.gradient_checkpointing ? (kept - on_disk) * input : 0;
     const int64_t lasting = parts.tables + parts.adapter + parts.optimizer;
-    parts.activations =
-        std::max<int64_t>(peak.arena - lasting - parts.gradients - parts.layer_inputs, 0);
+    parts.activations = std::max<int64_t>(
+        peak.arena - lasting - parts.gradients - parts.layer_inputs - parts.media, 0);
     parts.workspace = peak.scratch + Threads() * kPanelBytes;
     // A checkpoint is written when no step runs: copies of the values, then the states twice.
     const int64_t saving = lasting + std::max(parts.adapter, 2 * parts.optimizer);
     plan.arena = std::max(peak.arena, saving);
+    parts.evaluation = std::max<int64_t>(peak.evaluation - plan.arena, 0);
+    plan.arena += parts.evaluation;
     parts.total = parts.base + plan.arena + parts.workspace + parts.program + parts.data;
     plan.policy = std::move(policy);
     least_ = least_ == 0 ? parts.total : std::min(least_, parts.total);
@@ -358,6 +434,10 @@ MemoryPlan PlanMemory(const TrainConfig& config) {
                            : StrCat("try a machine with ", Gigabytes(least));
   if (plan.tokens > 128) advice += ", a shorter max_length";
   if (config.per_device_train_batch_size > 1) advice += ", per_device_train_batch_size: 1";
+  if (plan.media.evaluates &&
+      (config.report_samples > 0 || config.per_device_eval_batch_size > 1)) {
+    advice += ", report_samples: 0 and per_device_eval_batch_size: 1";
+  }
   if (!config.gradient_checkpointing) advice += ", gradient_checkpointing: true";
   if (config.activation_offload == "memory") advice += ", activation_offload: \"auto\"";
   if (config.optim != "adamw_8bit" && config.optim != "adamw_bnb_8bit") {
@@ -410,6 +490,8 @@ nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& confi
             {"optimizer", p.optimizer},
             {"layer_inputs", p.layer_inputs},
             {"activations", p.activations},
+            {"media", p.media},
+            {"evaluation", p.evaluation},
             {"workspace", p.workspace},
             {"program", p.program},
             {"data", p.data},
@@ -419,6 +501,16 @@ nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& confi
           {"disk", plan.disk},
           {"tokens", plan.tokens},
           {"tokens_per_step", plan.tokens_per_step},
+          {"media",
+           {{"counted", plan.media.counted},
+            {"patches", plan.media.train.batch.vision},
+            {"audio_frames", plan.media.train.batch.audio},
+            {"eval_patches", plan.media.eval.batch.vision},
+            {"eval_audio_frames", plan.media.eval.batch.audio},
+            {"eval_tokens", plan.media.eval_tokens},
+            {"records", plan.media.records},
+            {"looked_at", plan.media.looked_at},
+            {"note", plan.media.note}}},
           {"chunk", plan.policy.chunk},
           {"attention_split", plan.policy.split_attention},
           {"base_streamed", plan.policy.stream_base},
@@ -430,10 +522,9 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
   const MemoryParts& p = plan.parts;
   std::string text;
   const auto row = [&](const char* name, int64_t bytes, const std::string& note) {
-    char line[200];
-    std::snprintf(line, sizeof(line), "%-14s %10s  %s", name, Gigabytes(bytes).c_str(),
-                  note.c_str());
-    text += std::string(line) + "\n";
+    char line[64];
+    std::snprintf(line, sizeof(line), "%-14s %10s  ", name, Gigabytes(bytes).c_str());
+    text += line + note + "\n";
   };
   row("base", p.base,
       plan.policy.stream_base ? "mapped; three layers at a time and the embedding stay resident"
@@ -446,12 +537,18 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
       plan.disk > 0 ? StrCat("in memory; ", Gigabytes(plan.disk), " on disk") : "in memory");
   row("activations", p.activations,
       StrCat("at the peak of a step; ", plan.policy.chunk, " tokens at a time"));
+  row("media", p.media, plan.media.note);
+  if (p.evaluation > 0) {
+    row("evaluation", p.evaluation,
+        StrCat("more than a step: up to ", CountText(plan.media.eval_tokens), " tokens at once",
+               config.report_samples > 0 ? ", and answers" : ""));
+  }
   row("workspace", p.workspace, "of matrix products");
   row("program", p.program, "code, libraries, tokenizer");
-  row("data", p.data, "samples built ahead");
+  row("data", p.data, "samples built ahead, media while they are decoded");
   row("total", p.total,
       StrCat("of ", Gigabytes(plan.limit), " (", plan.limit_from, "), for ", CountText(plan.tokens),
-             " tokens of text"));
+             " tokens"));
   return text + "layers         " + PolicyText(plan, config) + "\n";
 }
 

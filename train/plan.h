@@ -11,6 +11,7 @@
 
 #include "model/activation_policy.h"
 #include "train/config.h"
+#include "train/media_survey.h"
 
 namespace lapidary {
 
@@ -24,15 +25,17 @@ struct MemoryParts {
   int64_t optimizer = 0;     // moments
   int64_t layer_inputs = 0;  // what layers keep in memory
   int64_t activations = 0;   // all else that a step holds at its peak
+  int64_t media = 0;         // rows of pictures and sounds of a step's micro-batches
+  int64_t evaluation = 0;    // by which evaluation and its answers take more than a step
   int64_t workspace = 0;     // buffers of matrix products
   int64_t program = 0;       // code, libraries, tokenizer
-  int64_t data = 0;          // samples built ahead
+  int64_t data = 0;          // samples built ahead, media while they are decoded
   int64_t total = 0;
 };
 
 struct MemoryPlan {
   MemoryParts parts;
-  int64_t tokens = 0;           // of a micro-batch, the most
+  int64_t tokens = 0;           // of a micro-batch, the most that the configuration allows
   int64_t tokens_per_step = 0;  // with accumulation
   int64_t disk = 0;             // bytes of layers' inputs on disk
   int64_t arena = 0;            // tables to activations: what SetArenaBudget should be told
@@ -40,15 +43,16 @@ struct MemoryPlan {
   std::string limit_from;       // "memory_limit", "MemAvailable", ...
   ActivationPolicy policy;      // its file not opened
   bool checkpointing = true;    // false: gradient_checkpointing is off
+  MediaSurvey media;            // what the data have of pictures and sounds
 };
 
 // "9GB", "9.5 GB", "800MB" (decimal), "8GiB", "500MiB", a plain number of bytes. Throws Error
 // naming `where`.
 int64_t ParseBytes(const std::string& text, const std::string& where);
 
-// Reads headers and small tensors of the base only. Chooses the fastest policy that fits
-// memory_limit, or else what is available. Throws Error if none does, naming the least limit that
-// would and what to change.
+// Reads headers and small tensors of the base, and headers of the media in the data. Chooses the
+// fastest policy that fits memory_limit, or else what is available. Throws Error if none does,
+// naming the least limit that would and what to change.
 MemoryPlan PlanMemory(const TrainConfig& config);
 
 // "keep 4 layers whole, 44 inputs in bf16 (20 on disk), ..."

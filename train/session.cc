@@ -20,13 +20,6 @@ ImageMask ImageMaskOf(const std::string& word) {
   return word == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
 }
 
-namespace {
-
-// Of samples built ahead; beyond that building waits.
-constexpr int64_t kPrefetchBytes = int64_t{64} << 20;
-
-}  // namespace
-
 OptimizerStates StatesOf(const std::string& word) {
   if (word == "adamw_torch") return OptimizerStates::kFloat32;
   return word == "adamw_bf16" ? OptimizerStates::kBf16 : OptimizerStates::k8Bit;
@@ -282,6 +275,7 @@ EvalResult Session::RunEvaluation(const std::function<void(int64_t)>& on_batch) 
   options.shuffle = false;
   options.epochs = 1;
   options.batch_size = config.per_device_eval_batch_size;
+  options.prefetch_bytes = kPrefetchBytes;
   options.on_error = OnErrorOf(config.on_error);
   SampleOptions samples = builder->options();
   samples.augment = {};  // held-out data stay as they are
@@ -303,7 +297,8 @@ AnswerResult Session::RunAnswers() {
   options.sample = builder->options();
   options.sample.augment = {};
   options.max_records = config.report_samples;
-  options.extra_tokens = 24;
+  options.extra_tokens = kAnswerTokens;
+  options.activations = &activations;
   return EvaluateAnswers(bundle, *eval_data, options);
 }
 

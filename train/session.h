@@ -24,6 +24,12 @@
 
 namespace lapidary {
 
+// Rows of samples built ahead by a loader; beyond that building waits.
+inline constexpr int64_t kPrefetchBytes = int64_t{64} << 20;
+
+// Tokens that an answer in a report may be longer than the expected one.
+inline constexpr int64_t kAnswerTokens = 24;
+
 Compute ComputeOf(const std::string& word);         // "float32", "bfloat16"
 ImageMask ImageMaskOf(const std::string& word);     // "sliding_only", "hf_forward"
 OnError OnErrorOf(const std::string& word);         // "stop", "skip"

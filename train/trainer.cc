@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 #include "autograd/arena.h"
 #include "autograd/base/file.h"
@@ -116,7 +117,7 @@ class Run {
     bool more = true;
     while (state.step < session_.total_steps() && !Stopped()) {
       const double waited_before = session_.loader->wait_seconds();
-      const std::vector<Batch> batches = session_.source->Next();
+      std::vector<Batch> batches = session_.source->Next();
       const double waited = session_.loader->wait_seconds() - waited_before;
       more = !batches.empty();
       if (!more) break;
@@ -126,7 +127,7 @@ class Run {
       session_.PrepareStep(state.step);
       ResetHighWater();
       const StepResult result =
-          OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(batches),
+          OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(&batches),
                         learning_rate, session_.step_options);
       ++state.step;
       state.epoch = static_cast<double>(state.step) / static_cast<double>(session_.steps_per_epoch);
@@ -162,9 +163,10 @@ class Run {
     if (opened_) bar_.Say("warning: " + text);
   }
 
-  static std::vector<MicroBatch> MicroBatches(const std::vector<Batch>& batches) {
+  // Empties the batches, so that rows of media are there once.
+  static std::vector<MicroBatch> MicroBatches(std::vector<Batch>* batches) {
     std::vector<MicroBatch> micro;
-    for (const Batch& batch : batches) micro.push_back(MakeMicroBatch(batch));
+    for (Batch& batch : *batches) micro.push_back(MakeMicroBatch(std::exchange(batch, {})));
     return micro;
   }
 

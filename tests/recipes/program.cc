@@ -85,8 +85,10 @@ Finished RunLapidary(const std::string& at, const std::vector<std::string>& word
   }
   if (how.signal != 0) SendSignalInTime(child, how);
   int status = 0;
-  ::waitpid(child, &status, 0);
+  rusage usage = {};
+  ::wait4(child, &status, 0, &usage);
   Finished finished;
+  finished.peak_bytes = int64_t{usage.ru_maxrss} * 1024;
   finished.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   finished.out = ReadFile(folder + "/out");
   finished.err = ReadFile(folder + "/err");

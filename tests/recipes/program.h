@@ -11,6 +11,7 @@ namespace lapidary {
 struct Finished {
   int code = 0;  // exit code; -N: ended by signal N
   std::string out, err;
+  int64_t peak_bytes = 0;  // the most that was resident at once
 };
 
 struct HowToRun {
