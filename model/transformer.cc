@@ -104,10 +104,12 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
   return bf16 ? RoundBf16(h) : h;
 }
 
-// Layers before and after this one give their pages back.
+// Layers before and after this one give their pages back; before the first one is the last one, of
+// a pass that ended there.
 void DropNeighbours(Transformer& model, size_t index) {
-  for (const size_t other : {index - 1, index + 1}) {
-    if (other >= model.layers.size()) continue;
+  const size_t count = model.layers.size();
+  for (const size_t other : {(index + count - 1) % count, index + 1}) {
+    if (other >= count || other == index) continue;
     Layer& layer = model.layers[other];
     for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
                             &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {

@@ -67,8 +67,11 @@ void FillLoader(const std::vector<MediaCount>& counts, int64_t documents, int64_
   const auto stock = [&](int64_t n) {
     return loader->bytes(Heaviest(counts, n, kAny, true, *loader));
   };
-  loader->ahead = std::min(stock(defaults.prefetch), kPrefetchBytes + stock(workers)) +
-                  (window > 0 ? stock(window) : 0);
+  // A worker begins another document while those that are done are below kPrefetchBytes.
+  int64_t ready = 0;
+  while (ready < defaults.prefetch && stock(ready) < kPrefetchBytes) ++ready;
+  ready = std::min(defaults.prefetch, ready + workers - 1);
+  loader->ahead = stock(ready) + (window > 0 ? stock(window) : 0);
   for (const MediaCount& count : counts) {
     loader->decoding = std::max(loader->decoding, workers * count.decoding);
   }

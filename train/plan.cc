@@ -36,12 +36,28 @@ constexpr int64_t kPanelBytes = int64_t{2} << 20;
 // and the step.
 constexpr int64_t kBytesPerToken = 200;
 
+int64_t FrozenBytes(const Weight& w) { return w.param ? 0 : w.rows() * w.view.row_bytes; }
+
+// Whether a weight is part of a mapped file, not a copy of its own (in units, or quantized while
+// loading). Asked by dropping its pages, of which there are none yet.
+bool LiesInFile(const Weight& w) {
+  return !w.param &&
+         DropMappedPages(w.view.data, static_cast<uint64_t>(w.rows() * w.view.row_bytes));
+}
+
+// Bytes of the embedders' matrices that become resident only when there are pictures or sounds.
+int64_t IdleBytes(Transformer& model, bool pictures, bool sounds) {
+  int64_t bytes = 0;
+  const auto add = [&](const Weight& w) { bytes += LiesInFile(w) ? FrozenBytes(w) : 0; };
+  if (model.vision && !pictures) add(model.vision->patch_dense.w), add(model.vision->projection.w);
+  if (model.audio && !sounds) add(model.audio->projection.w);
+  return bytes;
+}
+
 // Bytes of the frozen matrices: of all, or of the layers.
 int64_t MappedBytes(Transformer& model, bool layers_only) {
   int64_t bytes = 0;
-  const auto add = [&](const Weight& w) {
-    if (!w.param) bytes += w.rows() * w.view.row_bytes;
-  };
+  const auto add = [&](const Weight& w) { bytes += FrozenBytes(w); };
   if (!layers_only) {
     add(model.embed_tokens);
     if (model.lm_head) add(*model.lm_head);
@@ -57,17 +73,14 @@ int64_t MappedBytes(Transformer& model, bool layers_only) {
   return bytes;
 }
 
-// Whether every matrix of the layers is part of a mapped file, not a copy of its own (in units, or
-// quantized while loading). Asked by dropping its pages, of which there are none yet.
+// Whether every matrix of the layers is part of a mapped file.
 bool LiesInFile(Transformer& model) {
   bool mapped = true;
   for (Layer& layer : model.layers) {
     for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
                             &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
       if (l->w.rows() == 0) continue;
-      mapped =
-          mapped && !l->w.param &&
-          DropMappedPages(l->w.view.data, static_cast<uint64_t>(l->w.rows() * l->w.view.row_bytes));
+      mapped = mapped && LiesInFile(l->w);
     }
   }
   return mapped;
@@ -134,6 +147,11 @@ class Rehearsal {
     options_.forward.gradient_checkpointing = config.gradient_checkpointing;
     plan_.media = Survey();
     const LoaderMedia& train = plan_.media.train;
+    const LoaderMedia& eval = plan_.media.eval;
+    const bool known = plan_.media.counted;
+    base_bytes_ -= IdleBytes(model, !known || train.batch.vision + eval.batch.vision > 0,
+                             !known || train.batch.audio + eval.batch.audio > 0);
+    parts.base = base_bytes_;
     parts.media = train.bytes(train.step);
     parts.data += train.ahead + train.bytes(train.batch) + train.decoding;
   }
@@ -161,10 +179,8 @@ class Rehearsal {
   int64_t hidden() const { return hidden_; }
   // Whether layers' weights are mapped as they are stored, so that their pages can be dropped.
   bool streamable() const { return streamable_; }
-  // What stays of the base if three layers' weights are resident at a time.
-  int64_t streamed() const {
-    return base_bytes_ - layer_bytes_ + layer_bytes_ * std::min<int64_t>(3, layers_) / layers_;
-  }
+  // What stays of the base if its layers are streamed: entering a layer drops both neighbours.
+  int64_t streamed() const { return base_bytes_ - layer_bytes_ + layer_bytes_ / layers_; }
 
  private:
   static int64_t Live() { return GetArenaStats().live_bytes; }
@@ -527,7 +543,7 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
     text += line + note + "\n";
   };
   row("base", p.base,
-      plan.policy.stream_base ? "mapped; three layers at a time and the embedding stay resident"
+      plan.policy.stream_base ? "mapped; a layer at a time and the embedding stay resident"
                               : "mapped, or in memory as the kernels read it; counts as resident");
   row("tables", p.tables, "norms and tables of the embedders, float32");
   row("adapter", p.adapter, config.lora ? "float32" : "all parameters, float32");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -16,9 +17,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The runs take 150 to 500 MB, of which code, libraries and the C library's heaps, which the plan
+// The runs take 115 to 650 MB, of which code, libraries and the C library's heaps, which the plan
 // knows only as a constant, are about 50. On larger models bench/plan_check.sh asks for 5 %.
-constexpr double kTolerance = 0.08;
+constexpr double kTolerance = 0.07;
 
 bool Agree(int64_t planned, int64_t peak) {
   return std::abs(static_cast<double>(peak) / static_cast<double>(planned) - 1) <= kTolerance;
@@ -90,7 +91,7 @@ class PeakMemory : public ::testing::Test {
                                         {"max_length", kTokens},
                                         {"on_too_long", "truncate"},
                                         {"image_seq_length", 280},
-                                        {"max_steps", 2},
+                                        {"max_steps", 1},
                                         {"report_samples", 0},
                                         {"overwrite_output_dir", true}}
                                        .dump());
@@ -133,9 +134,9 @@ class PeakMemory : public ::testing::Test {
   }
 
   static void ExpectAgree(const Json& plan, int64_t peak) {
+    std::printf("plan %lld, peak %lld\n", static_cast<long long>(Total(plan)),
+                static_cast<long long>(peak));
     EXPECT_TRUE(Agree(Total(plan), peak)) << "peak " << peak << " of " << plan.dump(1);
-    RecordProperty("plan", std::to_string(Total(plan)));
-    RecordProperty("peak", std::to_string(peak));
   }
 
   static Workshop* shop_;
@@ -157,7 +158,7 @@ TEST_F(PeakMemory, IsAsPlannedPlainAndSqueezed) {
 }
 
 TEST_F(PeakMemory, IsAsPlannedWithPicturesAndSounds) {
-  const std::vector<std::string> set = {"memory_limit=" + Least("media.jsonl")};
+  const std::vector<std::string> set = {"max_steps=2"};
   const Json plan = Plan("media.jsonl", set);
   EXPECT_EQ(plan["media"]["counted"], true);
   EXPECT_EQ(plan["media"]["patches"], 2 * 256);  // 816 pixels give 16 x 16 patches of 48
@@ -176,14 +177,13 @@ TEST_F(PeakMemory, IsAsPlannedWhereEvaluationTakesMore) {
   std::string lines;
   for (int i = 0; i < 8; ++i) lines += ReadFile(*shop_ / "long.jsonl");
   WriteFile(*shop_ / "held-out.jsonl", lines);
-  std::vector<std::string> without = {"report_samples=1", "per_device_eval_batch_size=8",
-                                      "max_steps=1", "max_length=256"};
+  std::vector<std::string> without = {"per_device_eval_batch_size=8", "max_length=512"};
   std::vector<std::string> with = without;
   with.push_back("dataset.eval=held-out.jsonl");
   for (auto* set : {&with, &without}) set->push_back("memory_limit=" + Least("long.jsonl", *set));
   const Json plan = Plan("long.jsonl", with), blind = Plan("long.jsonl", without);
   EXPECT_GT(plan["memory"]["evaluation"].get<int64_t>(), 0);
-  EXPECT_EQ(plan["media"]["eval_tokens"], 8 * 256);
+  EXPECT_EQ(plan["media"]["eval_tokens"], 8 * 512);
   const int64_t peak = Peak("long.jsonl", with);
   ExpectAgree(plan, peak);
   EXPECT_FALSE(Agree(Total(blind), peak)) << blind.dump(1);
