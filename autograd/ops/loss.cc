@@ -160,12 +160,13 @@ Var Run(Var x, const WeightView& head, const Var* head_var, const std::vector<in
 
   const int64_t most = std::min(count, options.chunk);
   const size_t slots = static_cast<size_t>(most);
-  Chunk c = {.x = Tensor({most, cols}),
-             .z = Tensor({most, vocab}),
-             .target = std::vector<int32_t>(slots),
-             .weight = std::vector<float>(slots),
-             .loss = std::vector<float>(slots),
-             .correct = std::vector<uint8_t>(slots)};
+  Chunk c;
+  c.x = Tensor({most, cols});
+  c.z = Tensor({most, vocab});
+  c.target.resize(slots);
+  c.weight.resize(slots);
+  c.loss.resize(slots);
+  c.correct.resize(slots);
   if (const Teacher* t = options.teacher) {
     CheckTeacher(*t, xs[0], vocab);
     c.total.resize(slots);

@@ -86,8 +86,9 @@ TEST(Linear, FrozenWeightAndBias) {
 
 TEST(Linear, Bf16ComputeRoundsOperandsOnly) {
   Case c(false, false, false);  // operands are exact in bf16 already
-  ExpectNear(Output(c, {.compute = Compute::kBfloat16}), ToEigen(c.x) * ToEigen(c.weight).transpose(),
-             1e-6);
+  LinearContext context;
+  context.compute = Compute::kBfloat16;
+  ExpectNear(Output(c, context), ToEigen(c.x) * ToEigen(c.weight).transpose(), 1e-6);
 }
 
 TEST(Linear, LoraAddsScaledLowRankProduct) {
@@ -120,9 +121,10 @@ TEST(Linear, DropoutActsOnTheAdapterOnly) {
     LinearContext context;
     context.step_positions = &positions;
     context.random = {5, 9, 0};
-    ExpectNear(Output(c, context),
-               dora ? Matrix(ToEigen(Output(c, {}))) : Matrix(ToEigen(c.x) * c.Adapted().transpose()),
-               1e-6);  // not training
+    ExpectNear(
+        Output(c, context),
+        dora ? Matrix(ToEigen(Output(c, {}))) : Matrix(ToEigen(c.x) * c.Adapted().transpose()),
+        1e-6);  // not training
     context.training = true;
     RandomKey key = context.random;
     key.op = HashName(c.linear.path);
