@@ -65,7 +65,11 @@ TEST(Commands, HelpNamesEveryOption) {
         "--seed", "--think", "--raw", "--json"}},
       {"export",
        {"--model", "--adapter", "--out", "--overwrite", "--json", "safetensors", "peft", "gguf:f32",
-        "gguf:bf16", "gguf:q8_0", "gguf:q4_0"}},
+        "gguf:bf16", "gguf:q8_0", "gguf:q4_0", "compressed-tensors", "mlx:4bit", "gguf-lora",
+        "mlx-lora", "--max-shard-size", "--tensor-type", "--metadata", "--modelfile"}},
+      {"verify",
+       {"source", "export", "--adapter", "--data", "--tokens", "--limit", "--max-length",
+        "--compute", "--all", "--json", "--quiet", "exit code"}},
       {"inspect", {"model", "--json", "--grid"}},
       {"distill-cache", {"config", "--out", "--top-k", "--model", "--adapter", "--set"}},
       {"tokenize", {"--model", "--decode", "--json", "--no-special", "--add-special", "files"}},
@@ -312,6 +316,25 @@ TEST(Commands, ExportsEvaluateAsTheModel) {
   EXPECT_NEAR(loss("bf16.gguf"), merged, 1e-5 * merged);  // the same bf16 weights
   EXPECT_NEAR(merged, tuned, 1e-2 * tuned);
   EXPECT_NEAR(loss("q8.gguf"), tuned, 2e-2 * tuned);
+}
+
+TEST(Commands, VerifySaysWhetherAnExportIsWhatWasTrained) {
+  Works({"export", "--model", "base", "--out", "gguf:q4_0=v.gguf"});
+  const json same = Json(
+      {"verify", "base", "v.gguf", "--data", "eval.jsonl", "--limit", "2", "--json", "--quiet"});
+  EXPECT_TRUE(same.at("whole").get<bool>());
+  EXPECT_GT(same.at("models").at("targets"), 0);
+  EXPECT_GT(same.at("models").at("kl"), 0);
+  const json itself =
+      Json({"verify", "base", "base", "--data", "eval.jsonl", "--limit", "2", "--json", "--quiet"});
+  EXPECT_EQ(itself.at("models").at("kl"), 0);
+  EXPECT_EQ(itself.at("models").at("top_agreement"), 1);
+  // Rounded twice is not rounded once.
+  Works({"export", "--model", "v.gguf", "--out", "gguf:q8_0=twice.gguf"});
+  const Finished twice = Shop().Run({"verify", "base", "twice.gguf", "--quiet"});
+  EXPECT_EQ(twice.code, 1);
+  EXPECT_NE(twice.out.find("off "), std::string::npos) << twice.out;
+  EXPECT_EQ(Shop().Run({"verify", "base", "absent.gguf"}).code, 2);
 }
 
 // --- interrupted training ---
