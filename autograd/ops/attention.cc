@@ -132,6 +132,28 @@ AttentionSpans SpansOf(const AttentionSpans& spans, int64_t first, int64_t count
   return {part(spans.lo), part(spans.hi), part(spans.begin)};
 }
 
+namespace {
+
+// q, k and v of a call, rounded to bf16 where the compute type wants them so; what `a` points to
+// lives as long as this.
+class RoundedInputs {
+ public:
+  RoundedInputs(const Tensor& q, const Tensor& k, const Tensor& v, bool round, AttentionArgs* a)
+      : q_(Rounded(q.data(), q.shape(), round)),
+        k_(Rounded(k.data(), k.shape(), round)),
+        v_(Rounded(v.data(), k.shape(), round)) {
+    a->round = round;
+    a->q = round ? q_.data() : q.data();
+    a->k = round ? k_.data() : k.data();
+    a->v = round ? v_.data() : v.data();
+  }
+
+ private:
+  Tensor q_, k_, v_;
+};
+
+}  // namespace
+
 void AttentionForward(const Tensor& q, const Tensor& k, const Tensor& v,
                       const AttentionSpans& spans, float scale, bool round_to_bf16, Tensor* o,
                       Tensor* lse) {
@@ -141,13 +163,7 @@ void AttentionForward(const Tensor& q, const Tensor& k, const Tensor& v,
   CheckSpans(spans, qs[0], ks[0]);
   const AttentionPlan plan = MakeAttentionPlan(spans, qs[1] / ks[1]);
   AttentionArgs a = MakeAttentionArgs(plan, spans, qs[1], ks[1], qs[2], scale);
-  a.round = round_to_bf16;
-  const Tensor qr = Rounded(q.data(), qs, round_to_bf16);
-  const Tensor kr = Rounded(k.data(), ks, round_to_bf16);
-  const Tensor vr = Rounded(v.data(), ks, round_to_bf16);
-  a.q = round_to_bf16 ? qr.data() : q.data();
-  a.k = round_to_bf16 ? kr.data() : k.data();
-  a.v = round_to_bf16 ? vr.data() : v.data();
+  const RoundedInputs inputs(q, k, v, round_to_bf16, &a);
   a.o = o->data();
   a.lse = lse->data();
   ForGroups(a, GroupsAtOnce(a), [](const AttentionArgs& g, int64_t groups) {
@@ -176,14 +192,8 @@ void AttentionBackward(const Tensor& q, const Tensor& k, const Tensor& v, const 
   CheckSpans(spans, qs[0], ks[0]);
   const AttentionPlan plan = MakeAttentionPlan(spans, qs[1] / ks[1]);
   AttentionArgs a = MakeAttentionArgs(plan, spans, qs[1], ks[1], qs[2], scale);
-  a.round = round_to_bf16;
-  const Tensor qr = Rounded(q.data(), qs, round_to_bf16);
-  const Tensor kr = Rounded(k.data(), ks, round_to_bf16);
-  const Tensor vr = Rounded(v.data(), ks, round_to_bf16);
+  const RoundedInputs inputs(q, k, v, round_to_bf16, &a);
   const Tensor dr = Rounded(dout.data(), qs, round_to_bf16);
-  a.q = round_to_bf16 ? qr.data() : q.data();
-  a.k = round_to_bf16 ? kr.data() : k.data();
-  a.v = round_to_bf16 ? vr.data() : v.data();
   a.dout = round_to_bf16 ? dr.data() : dout.data();
   a.lse = const_cast<float*>(lse.data());
   a.delta = const_cast<float*>(delta.data());

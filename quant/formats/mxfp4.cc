@@ -4,6 +4,7 @@
 #include <cfloat>
 
 #include "quant/formats/blocks.h"
+#include "quant/formats/fp4.h"
 #include "quant/formats/rows.h"
 
 namespace lapidary::formats {
@@ -12,7 +13,6 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 17;
 constexpr int kParts = kBlock / kLanes;
-constexpr float kTable[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // 2^(e - 128) for every byte: 0 and 1 are subnormal.
 float Scale(uint8_t e) {
@@ -44,16 +44,7 @@ LAPIDARY_LANES I8 EightCodes(F8 v, float d) {
     const I8 negative = (v < F8{}) & (code > I8{});
     return code + (negative & 8);
   }
-  F8 error = Abs(v);
-  I8 best = {};
-  for (int32_t q = 1; q < 16; ++q) {
-    if (q == 8) continue;  // zero again, never the first
-    const F8 off = Abs(kTable[q] * d - v);
-    const I8 nearer = off < error;
-    best = nearer ? I8{} + q : best;
-    error = nearer ? off : error;
-  }
-  return best;
+  return NearestFp4(v, d);
 }
 
 // The scale code of a block; its codes as eight lanes a part.
@@ -103,8 +94,8 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
     float* x = out + block * kBlock;
     const float d = Scale(y[0]);
     for (int64_t i = 0; i < kBlock / 2; ++i) {
-      x[i] = kTable[y[1 + i] & 15] * d;
-      x[i + kBlock / 2] = kTable[y[1 + i] >> 4] * d;
+      x[i] = kFp4Values[y[1 + i] & 15] * d;
+      x[i + kBlock / 2] = kFp4Values[y[1 + i] >> 4] * d;
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "quant/formats/blocks.h"
+#include "quant/formats/fp4.h"
 #include "quant/formats/rows.h"
 
 namespace lapidary::formats {
@@ -13,7 +14,6 @@ namespace {
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytes = 36;
 constexpr int kSub = 16;
-constexpr float kTable[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // Four exponent bits of bias 7, three of mantissa, no sign; rounded half up, at most 448.
 uint8_t EncodeScale(float x) {
@@ -54,16 +54,7 @@ LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
     for (int half = 0; half < 2; ++half) {
       F8 v;
       std::memcpy(&v, x + half * kLanes, sizeof(v));
-      F8 error = Abs(v);
-      I8 best = {};
-      for (int32_t q = 1; q < 16; ++q) {
-        if (q == 8) continue;  // zero again, never the first
-        const F8 off = Abs(kTable[q] * d - v);
-        const I8 nearer = off < error;
-        best = nearer ? I8{} + q : best;
-        error = nearer ? off : error;
-      }
-      codes[half] = best;
+      codes[half] = NearestFp4(v, d);
     }
     for (int j = 0; j < kLanes; ++j)
       block[4 + 8 * s + j] = static_cast<uint8_t>(codes[0][j] | codes[1][j] << 4);
@@ -78,8 +69,8 @@ void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
     const float d = DecodeScale(block[s]);
     float* x = out + sub * kSub;
     for (int j = 0; j < 8; ++j) {
-      x[j] = kTable[block[4 + 8 * s + j] & 15] * d;
-      x[j + 8] = kTable[block[4 + 8 * s + j] >> 4] * d;
+      x[j] = kFp4Values[block[4 + 8 * s + j] & 15] * d;
+      x[j + 8] = kFp4Values[block[4 + 8 * s + j] >> 4] * d;
     }
   }
 }

@@ -19,6 +19,7 @@
 #include "quant/safetensors.h"
 #include "tests/golden.h"
 #include "tests/quant/temp_folder.h"
+#include "tests/train/golden_export.h"
 #include "train/export/export.h"
 #include "train/export/gguf_metadata.h"
 #include "train/export/verify.h"
@@ -29,27 +30,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-class ExportTargetsTest : public testing::Test {
+class ExportTargetsTest : public GoldenExport {
  protected:
-  void SetUp() override {
-    const std::vector<std::string> roots = golden::Find("gguf");
-    ASSERT_FALSE(roots.empty()) << "golden/gguf is needed";
-    model_ = roots[0] + "/hf";
-    adapter_ = roots[0] + "/lora";
-  }
-  // A copy of the golden adapter with a change.
-  std::string Changed(
-      const std::function<void(AdapterConfig&, std::vector<NamedTensor>&)>& change) {
-    const Adapter adapter = OpenAdapter(adapter_);
-    AdapterConfig config = adapter.config;
-    std::vector<NamedTensor> tensors;
-    for (const StoredTensor& t : adapter.tensors.tensors())
-      tensors.push_back({t.name, t.shape, t.ReadAll()});
-    change(config, tensors);
-    const std::string folder = out_ / StrCat("adapter-", ++count_);
-    WriteAdapter(folder, config, tensors);
-    return folder;
-  }
   ExportReport Run(std::vector<ExportOutput> outputs, std::vector<AdapterChoice> adapters = {},
                    ExportOptions options = {}) {
     ExportRequest request;
@@ -68,9 +50,6 @@ class ExportTargetsTest : public testing::Test {
       return e.what();
     }
   }
-  std::string model_, adapter_;
-  TempFolder out_;
-  int count_ = 0;
 };
 
 void ExpectSameTensors(const CheckpointFiles& a, const CheckpointFiles& b) {

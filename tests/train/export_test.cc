@@ -21,6 +21,7 @@
 #include "quant/strict_json.h"
 #include "tests/golden.h"
 #include "tests/quant/temp_folder.h"
+#include "tests/train/golden_export.h"
 #include "tests/train/inventory.h"
 #include "train/export/gguf_metadata.h"
 #include "train/export/merge.h"
@@ -203,31 +204,7 @@ TEST(ExportGolden, GgufReadsBackAsTheCheckpoint) {
 // ---- on the golden checkpoint, but about our own rules
 // ------------------------------------------------------------------
 
-class ExportRules : public testing::Test {
- protected:
-  void SetUp() override {
-    const std::vector<std::string> roots = golden::Find("gguf");
-    ASSERT_FALSE(roots.empty()) << "golden/gguf is needed";
-    model_ = roots[0] + "/hf";
-    adapter_ = roots[0] + "/lora";
-  }
-  // A copy of the golden adapter with a change.
-  std::string Changed(
-      const std::function<void(AdapterConfig&, std::vector<NamedTensor>&)>& change) {
-    const Adapter adapter = OpenAdapter(adapter_);
-    AdapterConfig config = adapter.config;
-    std::vector<NamedTensor> tensors;
-    for (const StoredTensor& t : adapter.tensors.tensors())
-      tensors.push_back({t.name, t.shape, t.ReadAll()});
-    change(config, tensors);
-    const std::string folder = out_ / StrCat("adapter-", ++count_);
-    WriteAdapter(folder, config, tensors);
-    return folder;
-  }
-  std::string model_, adapter_;
-  TempFolder out_;
-  int count_ = 0;
-};
+using ExportRules = GoldenExport;
 
 TEST_F(ExportRules, MergedOutputsAgreeWithEachOtherAndArePlacedAtomically) {
   uint64_t last = 0, total = 0;
