@@ -1,7 +1,8 @@
 // Turns what bench/run.sh measured in a folder into its results.md and results.json.
 //   bench_report FOLDER
-// Reads machine.json, gemm.jsonl, step-*.json, generate.json, llama.json, torch-*.json and
-// plan.jsonl; all but the first may be absent, and the table says what was not measured.
+// Reads machine.json, gemm.jsonl, step-*.json, lengths.jsonl, generate.json, llama.json,
+// torch-*.json and plan.jsonl; all but the first may be absent, and the table says what was not
+// measured.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -117,6 +118,32 @@ void StepTable(const Json& machine, const std::vector<Json>& steps, std::string&
                 : " |";
     }
     md += "\n";
+  }
+  if (steps.front().contains("ready_s")) {
+    md += StrCat("\nReady to train ", Number(steps.back().at("ready_s").get<double>(), 1),
+                 " s after the file is opened, from the page cache.\n");
+  }
+}
+
+// A step by length, on a slice.
+void LengthTable(const std::vector<Json>& lines, std::string& md) {
+  md += "\n## A step by length\n\n";
+  if (lines.empty()) {
+    md += "Not measured.\n";
+    return;
+  }
+  md +=
+      StrCat("Six layers (five sliding, one full), Q4_0, everything recomputed, one sequence.\n\n",
+             "| tokens | step | tokens/s | matrix products | attention | rest | peak memory |\n",
+             "|---|---|---|---|---|---|---|\n");
+  for (const Json& s : lines) {
+    const auto percent = [&s](const char* name) {
+      return StrCat(Number(100 * s.at(name).get<double>(), 1), " % | ");
+    };
+    md += StrCat("| ", Count(s.at("tokens").get<int64_t>()), " | ",
+                 Rate(s.at("step_s").get<double>()), " s | ", Rate(s.at("tok_s").get<double>()),
+                 " | ", percent("gemm_share"), percent("attention_share"), percent("rest_share"),
+                 Number(s.at("peak_rss_gb").get<double>(), 2), " GB |\n");
   }
 }
 
@@ -301,16 +328,19 @@ void Run(const fs::path& folder) {
   const std::vector<Json> generate = ReadValues(folder / "generate.json");
   const std::vector<Json> llama = ReadValues(folder / "llama.json");
   const std::vector<Json> plan = ReadValues(folder / "plan.jsonl");
+  const std::vector<Json> lengths = ReadValues(folder / "lengths.jsonl");
   std::string md;
   MachineTable(machine.front(), md);
   StepTable(machine.front(), steps, md);
   ProfileTable(steps, md);
+  LengthTable(lengths, md);
   GemmTable(gemm, md);
   GenerateTable(generate, llama, md);
   TorchTable(torch, md);
   PlanTable(plan, md);
   const Json all = {{"machine", machine.front()},
                     {"steps", steps},
+                    {"lengths", lengths},
                     {"gemm", gemm},
                     {"generate", generate.empty() ? Json() : generate.front()},
                     {"llama", llama.empty() ? Json() : llama.front()},

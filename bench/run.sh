@@ -38,7 +38,7 @@ done
 if [ -n "$quick" ]; then
   layers=${layers:-2} tokens=(128 512) steps=1 rounds=1
 else
-  layers=${layers:-48} tokens=(512 2048) steps=2 rounds=3
+  layers=${layers:-48} tokens=(512 2048) steps=1 rounds=3
 fi
 [[ $layers =~ ^[1-9][0-9]*$ && $layers -le 48 ]] || fail "--layers: must be from 1 to 48; got $layers"
 [ -z "${LLAMA_BENCH:-}" ] || [ -x "$LLAMA_BENCH" ] || fail "LLAMA_BENCH: must be a program; got $LLAMA_BENCH"
@@ -142,6 +142,16 @@ for t in "${tokens[@]}"; do
   step "step-$t.json" "$(step_seconds "$t" "$layers" $((steps + 1)))" "$((steps + 1)) training steps of $t tokens" \
     "$bench/bench_step" "$model/model.gguf" --tokens "$t" --steps "$steps" --checkpointing --profile --json
 done
+
+# How a step grows with its length: on six layers, one of them full.
+if [ -z "$quick" ]; then
+  lengths() {
+    "$build/lapidary" make-model --shape 12b --layers 6 --format gguf:q4_0 --out "$work/lengths" --json >&2
+    "$bench/bench_step" "$work/lengths/model.gguf" --table --steps 1 --checkpointing --json
+    rm -rf "$work/lengths"
+  }
+  step lengths.jsonl "$(step_seconds 45000 6 1)" "steps of 512 to 32,768 tokens on 6 layers" lengths
+fi
 
 prompt=512 new=$([ -n "$quick" ] && echo 16 || echo 64)
 step generate.json "$(awk -v l="$layers" -v n="$new" 'BEGIN { print 4 * (12 + n * (0.1 + l * 0.02)) }')" \

@@ -12,8 +12,9 @@ diff expected.md "$folder/printed"
 grep -q '"speedup": 2.5' "$folder/results.json"
 
 # What was not measured is said.
-rm "$folder"/torch-512.json "$folder"/gemm.jsonl "$folder"/plan.jsonl "$folder"/generate.json "$folder"/step-*.json
-"$program" "$folder" | grep -c 'Not measured' | grep -qx 5
+rm "$folder"/torch-512.json "$folder"/gemm.jsonl "$folder"/plan.jsonl "$folder"/generate.json "$folder"/step-*.json \
+  "$folder"/lengths.jsonl
+"$program" "$folder" | grep -c 'Not measured' | grep -qx 6
 
 # Mistakes: a broken file, a folder of something else.
 refused() {  # words, command
