@@ -122,9 +122,9 @@ step machine.json 1 "the machine" machine
 
 products() {
   if [ -n "$quick" ]; then
-    "$bench/bench_gemm" --tokens 128 512 --formats bf16 q4_0 q8_0 q6_k openblas --shapes 3840x15360 3840x4096 --repetitions 2 --json
+    "$bench/bench_gemm" --tokens 128 512 --formats bf16 q4_0:units q8_0:units q6_k:units openblas --shapes 3840x15360 3840x4096 --repetitions 2 --json
   else
-    "$bench/bench_gemm" --tokens 1 128 512 2048 --formats bf16 q4_0 q8_0 q6_k openblas --repetitions 5 --json
+    "$bench/bench_gemm" --tokens 1 128 512 2048 --formats bf16 q4_0:units q8_0:units q4_k:units q6_k:units openblas --repetitions 3 --json
   fi
 }
 step gemm.jsonl "$([ -n "$quick" ] && echo 30 || echo 300)" "matrix products by format, direction and tokens" products

@@ -32,7 +32,7 @@ constexpr FormatPanels UnitRow(int32_t format) {
   using Rows = UnitRows<R, F>;
   return {format,
           WeightLayout::kUnits,
-          {PackForwardBf16<Rows, kUnit>, PackInputGradBf16<Rows, kUnit>},
+          {PackForwardBf16<Rows, kUnit>, PackInputGradUnits<F, kUnit>},
           kUnit == 2 ? FewRowsProduct<UnitSource<F>> : nullptr};
 }
 

@@ -254,6 +254,50 @@ struct UnitPanelStrip {
   }
 };
 
+// A line of 16 rows, kept.
+struct LineSink {
+  __m512i pairs[16];
+  __attribute__((always_inline)) inline void Put(int at, __m512i values) { pairs[at] = values; }
+};
+
+// An input gradient's panel (PackInputGradBf16 gives the same): a strip's line at a time, turned
+// into rows by a transposition of pairs, the rows interleaved two by two. `q` begins and ends with
+// whole groups of 32 rows and whole lines.
+template <class F, int64_t kUnit>
+void PackInputGradUnits(const PanelRequest& q) noexcept {
+  static_assert(32 % kUnit == 0, "whole groups need no padding");
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                                       39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  constexpr int64_t kUnitBytes = 32 * F::kBytes;
+  const int64_t group_bytes = 32 * q.w->row_bytes, end = q.out + q.outs;
+  for (int64_t i = 0; i < q.ks; i += 16) {
+    const int64_t half = i / 16 % 2;
+    const uint8_t* const group =
+        static_cast<const uint8_t*>(q.w->data) + (q.k + i) / 32 * group_bytes;
+    for (int64_t at = q.out; at < end;) {
+      const uint8_t* const unit = group + at / F::kBlock * kUnitBytes;
+      // The same columns of the next group; two strips ask for half of them each.
+      const uint8_t* const next = unit + group_bytes + half * (kUnitBytes / 2);
+      for (int64_t b = 0; b < kUnitBytes / 2; b += 64) Prefetch(next + b);
+      const typename F::Block block = F::Open({unit, half});
+      const int64_t stop = at / F::kBlock * F::kBlock + F::kBlock;
+      for (; at < stop && at < end; at += 32) {
+        LineSink rows;
+        F::Line(block, at % F::kBlock / 32, rows);
+        Transpose16x16(rows.pairs);
+        uint16_t* const to = static_cast<uint16_t*>(q.panel) + (at - q.out) * (q.ks + 2) + i * 32;
+#pragma GCC unroll 8
+        for (int r = 0; r < 16; r += 2) {
+          const __m512i even = rows.pairs[r], odd = rows.pairs[r + 1];
+          _mm512_storeu_si512(to + r * 32, _mm512_permutex2var_epi16(even, low, odd));
+          _mm512_storeu_si512(to + r * 32 + 32, _mm512_permutex2var_epi16(even, high, odd));
+        }
+      }
+    }
+  }
+}
+
 // The source of a product with few rows. A line asks for its share of a unit that comes soon.
 template <class F>
 struct UnitSource {
