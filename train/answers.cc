@@ -193,7 +193,7 @@ AnswerResult EvaluateAnswers(Bundle& bundle, const Dataset& dataset, const Answe
       continue;
     }
     Answer answer = {
-        dataset.Where(index), exam->modality, exam->question, exam->expected, "", false};
+        dataset.Where(index), exam->modality, exam->question, exam->expected, "", false, index};
     if (options.swap_media) {
       const std::optional<Record> other = Partner(examiner, dataset, index, record, exam->expected);
       if (!other) continue;

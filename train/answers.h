@@ -37,6 +37,7 @@ struct Answer {
   std::string expected;  // trimmed
   std::string got;       // trimmed
   bool correct = false;  // equal
+  int64_t record = 0;    // index in the data set
 };
 
 struct AnswerResult {

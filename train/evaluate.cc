@@ -52,7 +52,9 @@ Tensor RunBatch(Transformer& model, const Batch& batch, const EvalOptions& optio
     for (int64_t i = document.begin; i < end; ++i) {
       const float weight = micro.weights[static_cast<size_t>(i)];
       if (weight == 0) continue;
-      counts.loss_sum += static_cast<double>(weight) * stats.loss[static_cast<size_t>(i)];
+      const double loss = stats.loss[static_cast<size_t>(i)];
+      counts.loss_sum += static_cast<double>(weight) * loss;
+      counts.loss_squares += static_cast<double>(weight) * loss * loss;
       counts.weight += weight;
       counts.correct += stats.correct[static_cast<size_t>(i)];
       ++counts.targets;
@@ -60,8 +62,16 @@ Tensor RunBatch(Transformer& model, const Batch& batch, const EvalOptions& optio
     LAPIDARY_CHECK(std::isfinite(counts.loss_sum), document.where,
                    ": the loss must be finite; got ", counts.loss_sum,
                    "; try `lapidary inspect` on the model");
+    RecordCounts record = {document.where,
+                           ModalityOf(document.images, document.sounds, document.videos), "",
+                           document.record, counts};
+    if (options.group_of) {
+      record.group = options.group_of(document.record);
+      result->by_group[record.group].Add(counts);
+    }
     result->all.Add(counts);
-    result->by_modality[ModalityOf(document.images, document.sounds, document.videos)].Add(counts);
+    result->by_modality[record.modality].Add(counts);
+    result->records.push_back(std::move(record));
   }
   return hidden.value();
 }
@@ -79,8 +89,15 @@ Json CountsJson(const EvalCounts& counts) {
 
 double EvalCounts::Perplexity() const { return std::exp(Loss()); }
 
+double EvalCounts::PerplexityError() const {
+  if (!(weight > 1)) return 0;
+  const double variance = loss_squares / weight - Loss() * Loss();
+  return variance > 0 ? std::sqrt(variance / (weight - 1)) * Perplexity() : 0;
+}
+
 void EvalCounts::Add(const EvalCounts& other) {
   loss_sum += other.loss_sum;
+  loss_squares += other.loss_squares;
   weight += other.weight;
   targets += other.targets;
   correct += other.correct;
@@ -253,11 +270,12 @@ PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences
                  "the models must have the same vocabulary; got ", vocab, " and ",
                  second.config.text.vocab_size, " tokens");
   PairResult pair;
-  EvalResult counts[2];
   for (int64_t i = 0; i < static_cast<int64_t>(sequences.lengths.size()); ++i) {
     const Batch batch = sequences.get(i);
+    EvalResult counts[2];
     const Tensor hidden[2] = {RunBatch(first, batch, options, &counts[0]),
                               RunBatch(second, batch, options, &counts[1])};
+    PairRecord record = {counts[0].records.at(0), counts[1].all};
     for (int64_t row = 0; row < batch.size(); row += kLogitRows) {
       const int64_t rows = std::min(kLogitRows, batch.size() - row);
       const auto weights = batch.weights.begin() + row;
@@ -282,15 +300,18 @@ PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences
         }
       });
       for (size_t k = 0; k < kl.size(); ++k) {
-        pair.kl_sum += kl[k];
+        record.kl_sum += kl[k];
         pair.kl_max = std::max(pair.kl_max, kl[k]);
-        pair.same_top += same[k];
+        record.same_top += same[k];
       }
     }
+    pair.first.Add(counts[0].all);
+    pair.second.Add(counts[1].all);
+    pair.kl_sum += record.kl_sum;
+    pair.same_top += record.same_top;
+    pair.records.push_back(std::move(record));
     if (options.on_batch) options.on_batch(i + 1);
   }
-  pair.first = counts[0].all;
-  pair.second = counts[1].all;
   pair.seconds = Since(start);
   return pair;
 }
@@ -302,6 +323,10 @@ Json EvalJson(const EvalResult& result) {
   Json parts = Json::object();
   for (const auto& [name, counts] : result.by_modality) parts[name] = CountsJson(counts);
   json["by_modality"] = parts;
+  if (result.by_group.empty()) return json;
+  Json groups = Json::object();
+  for (const auto& [name, counts] : result.by_group) groups[name] = CountsJson(counts);
+  json["by_group"] = groups;
   return json;
 }
 

@@ -16,7 +16,8 @@
 namespace lapidary {
 
 struct EvalCounts {
-  double loss_sum = 0;  // of weight * -log p(target)
+  double loss_sum = 0;      // of weight * -log p(target)
+  double loss_squares = 0;  // of weight * (-log p(target))^2
   double weight = 0;
   int64_t targets = 0;  // tokens with a weight
   int64_t correct = 0;  // of them the arg max
@@ -25,15 +26,27 @@ struct EvalCounts {
 
   double Loss() const { return weight > 0 ? loss_sum / weight : 0; }  // nats a target
   double Perplexity() const;                                          // exp(Loss())
+  double PerplexityError() const;  // its standard error, targets taken as independent
   double Accuracy() const {
     return targets > 0 ? static_cast<double>(correct) / static_cast<double>(targets) : 0;
   }
   void Add(const EvalCounts& other);
 };
 
+// One record (or sequence) of an evaluation.
+struct RecordCounts {
+  std::string where;     // "file:line"
+  std::string modality;  // as in EvalResult::by_modality
+  std::string group;     // as EvalOptions::group_of says
+  int64_t record = 0;    // index in the data set
+  EvalCounts counts;
+};
+
 struct EvalResult {
   EvalCounts all;
   std::map<std::string, EvalCounts> by_modality;  // "text", "image", "audio", "video", "mixed"
+  std::map<std::string, EvalCounts> by_group;     // empty without EvalOptions::group_of
+  std::vector<RecordCounts> records;              // in the order of evaluation
   int64_t skipped = 0;                            // records left out
   double seconds = 0;
 };
@@ -45,6 +58,8 @@ struct EvalOptions {
   int64_t loss_chunk = 128;
   int64_t max_records = 0;                        // 0: all
   std::function<void(int64_t records)> on_batch;  // progress; may be empty
+  // The group of the data set's record of this index; may be empty.
+  std::function<std::string(int64_t record)> group_of;
 };
 
 // The kind of a record by its media: "text" without any, "mixed" with several kinds.
@@ -76,12 +91,21 @@ Sequences DatasetSequences(std::shared_ptr<const Dataset> dataset, const SampleB
 EvalResult EvaluateSequences(Transformer& model, const Sequences& sequences,
                              const EvalOptions& options, const std::string& logits_path);
 
+// One record before and after.
+struct PairRecord {
+  RecordCounts first;
+  EvalCounts second;
+  double kl_sum = 0;
+  int64_t same_top = 0;
+};
+
 // Two models on the same targets: the second beside the first.
 struct PairResult {
   EvalCounts first, second;
   double kl_sum = 0;  // of KL(first || second) in nats, over targets
   double kl_max = 0;
   int64_t same_top = 0;  // targets where the most likely token is the same
+  std::vector<PairRecord> records;
   double seconds = 0;
 
   double Kl() const { return first.targets > 0 ? kl_sum / static_cast<double>(first.targets) : 0; }
@@ -96,7 +120,7 @@ PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences
                         const EvalOptions& options);
 
 // For --json and reports: {"loss", "perplexity", "token_accuracy", "targets", "records", "tokens"},
-// and the same under "by_modality".
+// and the same under "by_modality" and, with groups, "by_group".
 nlohmann::ordered_json EvalJson(const EvalResult& result);
 
 }  // namespace lapidary

@@ -1,0 +1,131 @@
+// `lapidary eval` from outside: text, a reference, groups, two models side by side.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "autograd/base/file.h"
+#include "tests/recipes/program.h"
+
+namespace lapidary {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+const Workshop& Shop() {
+  static const Workshop shop;
+  return shop;
+}
+
+json Eval(Words words, int code = 0) {
+  words.insert(words.begin(), "eval");
+  words.insert(words.end(), {"--json", "--quiet"});
+  const Finished run = Shop().Run(words);
+  EXPECT_EQ(run.code, code) << run.err;
+  const json parsed = json::parse(run.out, nullptr, false);
+  EXPECT_TRUE(parsed.is_object()) << run.out << run.err;
+  return parsed;
+}
+
+std::string ErrorOf(Words words) {
+  words.insert(words.begin(), "eval");
+  const Finished run = Shop().Run(words);
+  EXPECT_EQ(run.code, 2) << run.out;
+  return run.err;
+}
+
+TEST(Eval, TextInWindows) {
+  std::string text;
+  for (int i = 0; i < 200; ++i)
+    text += "A stone is a stone, and number " + std::to_string(i) + ". ";
+  WriteFile(Shop() / "text.txt", text);
+  const json result =
+      Eval({"--model", "base", "--text", "text.txt", "--ppl-window", "64", "--out", "text.json"});
+  EXPECT_GT(result.at("records").get<int>(), 10);
+  EXPECT_EQ(result.at("targets"), 31 * result.at("records").get<int>());
+  EXPECT_NEAR(std::log(result.at("perplexity").get<double>()), result.at("loss").get<double>(),
+              1e-9);
+  EXPECT_GT(result.at("perplexity_error").get<double>(), 0);
+  EXPECT_LT(result.at("loss_interval")[0], result.at("loss"));
+  EXPECT_GT(result.at("loss_interval")[1], result.at("loss"));
+  const json stored = json::parse(ReadFile(Shop() / "text.json"));
+  EXPECT_EQ(stored.at("loss"), result.at("loss"));
+  const json same = Eval({"--model", "base", "--text", "text.txt", "--ppl-window", "64",
+                          "--ppl-stride", "16", "--reference", "base"});
+  EXPECT_EQ(same.at("reference").at("kl"), 0);
+  EXPECT_EQ(same.at("reference").at("top_agreement"), 1);
+}
+
+TEST(Eval, GroupsByFieldAndByFile) {
+  const json files = Eval({"--model", "base", "--data", "one=train.jsonl", "--data", "eval.jsonl"});
+  EXPECT_EQ(files.at("by_group").size(), 2u);
+  EXPECT_EQ(files.at("by_group").at("eval").at("records"), 3);
+  EXPECT_TRUE(files.at("by_group").contains("one"));
+  std::string tagged;
+  for (int i = 0; i < 4; ++i) {
+    tagged +=
+        json{{"kind", i % 2},
+             {"messages",
+              {{{"role", "user"}, {"content", "q"}}, {{"role", "assistant"}, {"content", "a"}}}}}
+            .dump() +
+        "\n";
+  }
+  WriteFile(Shop() / "tagged.jsonl", tagged);
+  const json fields = Eval({"--model", "base", "--data", "tagged.jsonl", "--group", "kind"});
+  EXPECT_EQ(fields.at("by_group").at("0").at("records"), 2);
+  EXPECT_NE(
+      ErrorOf({"--model", "base", "--data", "tagged.jsonl", "--group", "kinds"}).find("try 'kind'"),
+      std::string::npos);
+}
+
+// A model is itself; a broken one is worse, says so, and gives exit code 1.
+TEST(Eval, CompareTellsHarm) {
+  std::string many;
+  for (int i = 0; i < 5; ++i) many += ReadFile(Shop() / "train.jsonl");
+  WriteFile(Shop() / "many.jsonl", many);
+  const json same =
+      Eval({"--compare", "base", "base", "--data", "many.jsonl", "--answers", "--limit", "8"});
+  EXPECT_EQ(same.at("worse"), false);
+  EXPECT_EQ(same.at("groups")[0].at("kl"), 0);
+  EXPECT_EQ(same.at("groups")[0].at("answers").at("total"), 8);
+  EXPECT_EQ(Shop()
+                .Run({"train", "lora.json", "--set", "output_dir=tuned", "--set", "max_steps=8",
+                      "--set", "learning_rate=0.02", "--quiet"})
+                .code,
+            0);
+  const json better =
+      Eval({"--compare", "base", "tuned", "--data", "many.jsonl", "--html", "page.html"});
+  EXPECT_EQ(better.at("groups")[0].at("better"), true);
+  EXPECT_LT(better.at("groups")[0].at("loss_change").at("high"), 0);
+  EXPECT_NE(ReadFile(Shop() / "page.html").find("</html>"), std::string::npos);
+  // The way back: what was tuned, untuned.
+  EXPECT_EQ(
+      Shop()
+          .Run({"export", "--model", "base", "--adapter", "tuned", "--out", "safetensors=merged"})
+          .code,
+      0);
+  const json worse = Eval({"--compare", "merged", "base", "--data", "m=many.jsonl"}, 1);
+  EXPECT_EQ(worse.at("worse"), true);
+  EXPECT_NE(worse.at("verdict").get<std::string>().find("got worse: all: loss"), std::string::npos)
+      << worse.at("verdict");
+  EXPECT_FALSE(worse.at("worst").empty());
+}
+
+TEST(Eval, WrongCallsAreNamed) {
+  EXPECT_NE(ErrorOf({"--data", "eval.jsonl"}).find("--model must be given"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--model", "base"}).find("one of --data, --text and --tokens"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf({"--model", "base", "--data", "eval.jsonl", "--ppl-window", "8"})
+                .find("--ppl-window"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf({"--model", "base", "--text", "eval.jsonl", "--ppl-window", "4096"})
+                .find("try a smaller --ppl-window"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf({"--compare", "base", "base"}).find("--data must be given"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lapidary

@@ -1,0 +1,66 @@
+#include "train/evaluation/page.h"
+
+#include <cctype>
+
+#include "autograd/base/error.h"
+#include "train/svg_plot.h"
+
+namespace lapidary {
+namespace {
+
+constexpr char kStyle[] = R"(
+:root { --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --back: #ffffff; --card: #f8f9fb; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2d3541; --back: #12161c; --card: #1a2028; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
+  max-width: 1080px; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p.sub { color: var(--soft); } p.verdict { background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; padding: .7rem .9rem; font-weight: 600; }
+div.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th { text-align: left; color: var(--soft); font-weight: 600; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top;
+  min-width: 4.5rem; overflow-wrap: break-word; white-space: pre-wrap; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.good { color: #12805c; } .bad { color: #c4320a; }
+@media (max-width: 600px) { body { margin: 1rem auto; } th, td { padding: .3rem .4rem; } }
+)";
+
+// Digits first, and nothing but what numbers are written with and a unit behind.
+bool IsNumber(const std::string& text) {
+  if (text.empty() || text.size() > 40) return text == "-";
+  if (text == "-") return true;
+  const bool starts = std::isdigit(static_cast<unsigned char>(text[0])) != 0 ||
+                      ((text[0] == '+' || text[0] == '-') && text.size() > 1);
+  return starts && text.find_first_not_of("0123456789.,+-e %()tof") == std::string::npos;
+}
+
+}  // namespace
+
+std::string PageHead(const std::string& title, const std::string& subtitle) {
+  return StrCat(
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
+      HtmlText(title), "</title><style>", kStyle, "</style></head><body>\n<h1>", HtmlText(title),
+      "</h1>\n<p class=\"sub\">", HtmlText(subtitle), "</p>\n");
+}
+
+std::string PageEnd() { return "</body></html>\n"; }
+
+std::string TableHead(const std::vector<std::string>& names) {
+  std::string html = "<div class=\"wide\"><table><tr>";
+  for (const std::string& name : names) html += StrCat("<th>", HtmlText(name), "</th>");
+  return html + "</tr>\n";
+}
+
+std::string TableRow(const std::vector<std::string>& cells, const std::string& style) {
+  std::string html = style.empty() ? "<tr>" : StrCat("<tr class=\"", style, "\">");
+  for (const std::string& cell : cells)
+    html += StrCat(IsNumber(cell) ? "<td class=\"n\">" : "<td>", HtmlText(cell), "</td>");
+  return html + "</tr>\n";
+}
+
+std::string TableEnd() { return "</table></div>\n"; }
+
+}  // namespace lapidary
