@@ -18,6 +18,7 @@ void AddMakeModel(CLI::App& cli);
 void AddMakeData(CLI::App& cli);
 void AddData(CLI::App& cli);
 void AddDistillCache(CLI::App& cli);
+void AddDoctor(CLI::App& cli);
 void AddPlan(CLI::App& cli);
 void AddTokenize(CLI::App& cli);
 void AddVerify(CLI::App& cli);

@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   cli.set_version_flag("--version", LAPIDARY_VERSION);
   lapidary::AddGenerate(cli);
   lapidary::AddInspect(cli);
+  lapidary::AddDoctor(cli);
   lapidary::AddMakeModel(cli);
   lapidary::AddMakeData(cli);
   lapidary::AddData(cli);

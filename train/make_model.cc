@@ -160,7 +160,9 @@ std::string TokenizerConfig() {
          "\n";
 }
 
-std::string ProcessorConfig(const ModelConfig& config) {
+}  // namespace
+
+std::string StandardProcessorConfig(const ModelConfig& config) {
   const bool small = config.vision.mm_posemb_size <
                      280;  // a tiny model sees small pictures: 4 x 4 soft tokens, frames of 2 x 2
   const int64_t image_tokens = small ? 16 : 280, frame_tokens = small ? 4 : 70,
@@ -200,6 +202,8 @@ std::string ProcessorConfig(const ModelConfig& config) {
   j["video_processor"] = vision("Gemma4UnifiedVideoProcessor", true);
   return j.dump(1) + "\n";
 }
+
+namespace {
 
 std::string GenerationConfig(const ModelConfig& config) {
   return Json({{"bos_token_id", 2},
@@ -313,7 +317,7 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
     WriteFile(side + "/tokenizer_config.json", TokenizerConfig());
     WriteFile(side + "/chat_template.jinja", CanonicalChatTemplate());
     WriteFile(side + "/generation_config.json", GenerationConfig(config));
-    WriteFile(side + "/processor_config.json", ProcessorConfig(config));
+    WriteFile(side + "/processor_config.json", StandardProcessorConfig(config));
     WriteFile(side + "/config.json", config.json);
     if (gguf) {
       CheckpointFiles base;

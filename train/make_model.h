@@ -38,6 +38,8 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
 // The small tokenizer (2,048 ids) fitted to a configuration: media tokens moved to its ids,
 // <unusedN> in all others.
 std::string FitSmallTokenizer(const ModelConfig& config);
+// processor_config.json as Google ships it, with the sizes of `config`.
+std::string StandardProcessorConfig(const ModelConfig& config);
 // The canonical chat template of Gemma 4.
 std::string CanonicalChatTemplate();
 

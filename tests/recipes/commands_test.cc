@@ -74,6 +74,7 @@ TEST(Commands, HelpNamesEveryOption) {
        {"source", "export", "--adapter", "--data", "--tokens", "--limit", "--max-length",
         "--compute", "--all", "--json", "--quiet", "exit code"}},
       {"inspect", {"model", "--json", "--grid"}},
+      {"doctor", {"path", "--fix", "--base", "--list", "--json", "exit code"}},
       {"distill-cache", {"config", "--out", "--top-k", "--model", "--adapter", "--set"}},
       {"tokenize", {"--model", "--decode", "--json", "--no-special", "--add-special", "files"}},
       {"make-model",
