@@ -33,7 +33,7 @@ void PrintEffects(const DoctorCheck& check) {
 void Print(const DoctorReport& report) {
   std::printf("%s: %s, %s tensors\n", report.path.c_str(), report.kind.c_str(),
               CountText(report.tensors).c_str());
-  for (const Finding& f : report.findings) {
+  for (const DoctorFinding& f : report.findings) {
     std::printf("\n%-8s %s: %s\n", f.check->severity == Severity::kError ? "error" : "warning",
                 f.check->id, f.check->what);
     std::printf("           %s\n", f.text.c_str());
@@ -54,7 +54,7 @@ void List() {
 }
 
 bool AnyRepairable(const DoctorReport& report) {
-  for (const Finding& f : report.findings) {
+  for (const DoctorFinding& f : report.findings) {
     if (f.repairable && f.check->repair) return true;
   }
   return false;
@@ -67,7 +67,7 @@ void Run(const DoctorArgs& args) {
   nlohmann::ordered_json json = DoctorJson(report);
   if (!args.json) Print(report);
   if (!args.fix.empty() && AnyRepairable(report)) {
-    const RepairResult result = Repair(args.path, args.fix, args.options);
+    const DoctorRepair result = Repair(args.path, args.fix, args.options);
     json["fix"] = {{"out", args.fix},
                    {"repaired", result.repaired},
                    {"left", DoctorJson(result.after)["findings"]}};
@@ -75,7 +75,7 @@ void Run(const DoctorArgs& args) {
       std::string text;
       for (const std::string& id : result.repaired) text += " " + id;
       std::printf("\nwritten to %s, mended:%s\n", args.fix.c_str(), text.c_str());
-      for (const Finding& f : result.after.findings) {
+      for (const DoctorFinding& f : result.after.findings) {
         std::printf("left: %s: %s\n", f.check->id, f.text.c_str());
       }
     }

@@ -165,7 +165,7 @@ const Originals& Made() {
 
 std::vector<std::string> Ids(const DoctorReport& report) {
   std::vector<std::string> ids;
-  for (const Finding& f : report.findings) ids.push_back(f.check->id);
+  for (const DoctorFinding& f : report.findings) ids.push_back(f.check->id);
   return ids;
 }
 
@@ -423,7 +423,7 @@ TEST(Doctor, FindsEveryPlantedFault) {
       EXPECT_FALSE(fs::exists(out));
       continue;
     }
-    const RepairResult result = Repair(path, out);
+    const DoctorRepair result = Repair(path, out);
     EXPECT_EQ(result.repaired, std::vector<std::string>{plant.id});
     EXPECT_TRUE(result.after.findings.empty()) << Texts(result.after);
     EXPECT_EQ(Ids(Examine(path)), std::vector<std::string>{plant.id}) << "the original is changed";
@@ -465,7 +465,7 @@ TEST(Doctor, SeveralFaultsAtOnce) {
   fs::remove(at + "/chat_template.jinja");
   const std::vector<std::string> want = {"names-text", "missing-media", "stop-ids", "suppress-ids"};
   EXPECT_EQ(Ids(Examine(at)), want);
-  const RepairResult result = Repair(at, temp / "mended");
+  const DoctorRepair result = Repair(at, temp / "mended");
   EXPECT_EQ(Ids(result.after), std::vector<std::string>{"missing-media"});
 }
 

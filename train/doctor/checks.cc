@@ -20,7 +20,7 @@ using OrderedJson = nlohmann::ordered_json;
 
 // --- what mends it
 
-void RenameTensors(const Subject& s, const Finding& f, RepairPlan* plan) {
+void RenameTensors(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   for (const std::string& name : f.items) {
     const auto [stem, part] = SplitPart(name, s.layout);
     const std::string to = ExpectedSpelling(s, CanonicalTensorName(stem));
@@ -29,23 +29,25 @@ void RenameTensors(const Subject& s, const Finding& f, RepairPlan* plan) {
   }
 }
 
-void DropTensors(const Subject&, const Finding& f, RepairPlan* plan) {
+void DropTensors(const Subject&, const DoctorFinding& f, RepairPlan* plan) {
   plan->drop.insert(f.items.begin(), f.items.end());
 }
 
-void WriteIndex(const Subject&, const Finding&, RepairPlan* plan) { plan->write_index = true; }
+void WriteIndex(const Subject&, const DoctorFinding&, RepairPlan* plan) {
+  plan->write_index = true;
+}
 
-void SetDtype(const Subject& s, const Finding& f, RepairPlan* plan) {
+void SetDtype(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   OrderedJson& config = plan->Json(s, "config.json");
   config.erase("torch_dtype");
   config["dtype"] = f.items.at(0);
 }
 
-void DropSecondTemplate(const Subject& s, const Finding&, RepairPlan* plan) {
+void DropSecondTemplate(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   plan->Json(s, "tokenizer_config.json").erase("chat_template");
 }
 
-void SetTemplate(const Subject& s, const Finding& f, RepairPlan* plan) {
+void SetTemplate(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   if (s.kind == SubjectKind::kGguf) {
     plan->keys.emplace_back("tokenizer.chat_template", GgufValue::String(CanonicalChatTemplate()));
     return;
@@ -64,7 +66,7 @@ void AppendIds(OrderedJson* list, const std::vector<int64_t>& ids) {
   *list = all;
 }
 
-void SetStopIds(const Subject& s, const Finding& f, RepairPlan* plan) {
+void SetStopIds(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   if (s.kind == SubjectKind::kGguf) {
     plan->keys.emplace_back("tokenizer.ggml.eos_token_id",
                             GgufValue::U32(std::stoll(f.items.at(0))));
@@ -83,7 +85,7 @@ void SetStopIds(const Subject& s, const Finding& f, RepairPlan* plan) {
   AppendIds(&generation["eos_token_id"], ids);
 }
 
-void SetSuppressIds(const Subject& s, const Finding& f, RepairPlan* plan) {
+void SetSuppressIds(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   std::vector<int64_t> ids;
   for (const std::string& item : f.items) ids.push_back(std::stoll(item));
   if (s.kind != SubjectKind::kGguf) {
@@ -98,7 +100,7 @@ void SetSuppressIds(const Subject& s, const Finding& f, RepairPlan* plan) {
   plan->keys.emplace_back("tokenizer.ggml.suppress_tokens", GgufValue::I32s(all));
 }
 
-void DropBos(const Subject& s, const Finding&, RepairPlan* plan) {
+void DropBos(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   OrderedJson& tokenizer = plan->Json(s, "tokenizer.json");
   const auto clean = [](OrderedJson& processor) {
     for (const char* form : {"single", "pair"}) {
@@ -119,11 +121,11 @@ void DropBos(const Subject& s, const Finding&, RepairPlan* plan) {
   clean(processor);
 }
 
-void SetProcessor(const Subject& s, const Finding&, RepairPlan* plan) {
+void SetProcessor(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   plan->text["processor_config.json"] = StandardProcessorConfig(*s.config);
 }
 
-void SetFlatKeys(const Subject& s, const Finding&, RepairPlan* plan) {
+void SetFlatKeys(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   OrderedJson& config = plan->Json(s, "config.json");
   OrderedJson& text = config.contains("text_config") ? config["text_config"] : config;
   for (const LayerConfig& layer : s.config->text.layers) {
@@ -133,15 +135,15 @@ void SetFlatKeys(const Subject& s, const Finding&, RepairPlan* plan) {
   }
 }
 
-void RenameAdapter(const Subject&, const Finding& f, RepairPlan* plan) {
+void RenameAdapter(const Subject&, const DoctorFinding& f, RepairPlan* plan) {
   for (const std::string& name : f.items) plan->rename[name] = AdapterTensorSpelling(name);
 }
 
-void SetTargets(const Subject& s, const Finding& f, RepairPlan* plan) {
+void SetTargets(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   plan->Json(s, "adapter_config.json")["target_modules"] = f.items;
 }
 
-void SetTokenTypes(const Subject& s, const Finding&, RepairPlan* plan) {
+void SetTokenTypes(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   GgufValue types = *s.gguf->Find("tokenizer.ggml.token_type");
   const auto& tokens = s.gguf->GetStrings("tokenizer.ggml.tokens");
   for (size_t id = 0; id < tokens.size(); ++id) {

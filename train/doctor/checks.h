@@ -22,7 +22,7 @@ struct DoctorCheck {
   // read such files, or does not look.
   std::array<const char*, kDoctorRuntimes> effects;
   // Adds what mends it to the plan; null: only the user can.
-  void (*repair)(const Subject& subject, const Finding& finding, RepairPlan* plan);
+  void (*repair)(const Subject& subject, const DoctorFinding& finding, RepairPlan* plan);
 };
 
 const std::vector<DoctorCheck>& DoctorChecks();

@@ -40,8 +40,9 @@ Subject ExamineSubject(const std::string& path, const DoctorOptions& options) {
       break;
   }
   // Rows of one table: their addresses are its order.
-  std::stable_sort(s.findings.begin(), s.findings.end(),
-                   [](const Finding& a, const Finding& b) { return a.check < b.check; });
+  std::stable_sort(
+      s.findings.begin(), s.findings.end(),
+      [](const DoctorFinding& a, const DoctorFinding& b) { return a.check < b.check; });
   return s;
 }
 
@@ -167,7 +168,7 @@ void RepairGguf(const Subject& s, const RepairPlan& plan, const std::string& out
 
 int64_t DoctorReport::Count(Severity severity) const {
   return std::count_if(findings.begin(), findings.end(),
-                       [&](const Finding& f) { return f.check->severity == severity; });
+                       [&](const DoctorFinding& f) { return f.check->severity == severity; });
 }
 
 OrderedJson& RepairPlan::Json(const Subject& subject, const std::string& name) {
@@ -187,14 +188,14 @@ DoctorReport Examine(const std::string& path, const DoctorOptions& options) {
   return ReportOf(ExamineSubject(path, options));
 }
 
-RepairResult Repair(const std::string& path, const std::string& out, const DoctorOptions& options) {
+DoctorRepair Repair(const std::string& path, const std::string& out, const DoctorOptions& options) {
   LAPIDARY_CHECK(!fs::exists(out), out,
                  ": must not exist yet; got a file or folder; try another --fix");
-  RepairResult result;
+  DoctorRepair result;
   {
     const Subject s = ExamineSubject(path, options);
     RepairPlan plan;
-    for (const Finding& f : s.findings) {
+    for (const DoctorFinding& f : s.findings) {
       if (!f.repairable || !f.check->repair) continue;
       f.check->repair(s, f, &plan);
       result.repaired.push_back(f.check->id);
@@ -232,7 +233,7 @@ OrderedJson DoctorJson(const DoctorReport& report) {
                       {"errors", report.Count(Severity::kError)},
                       {"warnings", report.Count(Severity::kWarning)},
                       {"findings", OrderedJson::array()}};
-  for (const Finding& f : report.findings) {
+  for (const DoctorFinding& f : report.findings) {
     OrderedJson runtimes = OrderedJson::object();
     for (int i = 0; i < kDoctorRuntimes; ++i) {
       const std::string effect = f.check->effects[static_cast<size_t>(i)];

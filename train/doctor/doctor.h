@@ -20,7 +20,7 @@ extern const std::array<const char*, kDoctorRuntimes> kDoctorRuntimeNames;  // "
 
 struct DoctorCheck;  // a row of the table: train/doctor/checks.h
 
-struct Finding {
+struct DoctorFinding {
   const DoctorCheck* check = nullptr;
   std::string text;                // what was found, one sentence
   std::vector<std::string> items;  // the tensors, files or keys concerned
@@ -30,7 +30,7 @@ struct Finding {
 struct DoctorReport {
   std::string path, kind;  // "checkpoint", "adapter", "GGUF"
   int64_t tensors = 0;
-  std::vector<Finding> findings;  // in the order of the table
+  std::vector<DoctorFinding> findings;  // in the order of the table
 
   int64_t Count(Severity severity) const;
 };
@@ -44,7 +44,7 @@ struct DoctorOptions {
 // Throws Error only if `path` is nothing that can be looked at; broken files are findings.
 DoctorReport Examine(const std::string& path, const DoctorOptions& options = {});
 
-struct RepairResult {
+struct DoctorRepair {
   std::vector<std::string> repaired;  // ids of checks
   DoctorReport after;                 // what `out` still has
 };
@@ -52,7 +52,7 @@ struct RepairResult {
 // Writes a copy of `path` to `out`, which must not exist, with everything mended that can be: the
 // copy appears whole or not at all, `path` is not touched, tensors keep their bytes. A GGUF's
 // mmproj is copied beside it. Throws Error if nothing of it can be repaired or the disk is full.
-RepairResult Repair(const std::string& path, const std::string& out,
+DoctorRepair Repair(const std::string& path, const std::string& out,
                     const DoctorOptions& options = {});
 
 // {"path", "kind", "errors", "warnings", "findings": [{"id", "severity", "what", "found", "items",

@@ -229,9 +229,9 @@ void ExamineGguf(Subject* s) {
   CheckGeneration(s);
   CheckHead(s);
   // Shapes as the reader of models sees them, where nothing above explains why it would refuse.
-  const bool whole = std::none_of(s->findings.begin(), s->findings.end(), [](const Finding& f) {
-    return f.check->severity == Severity::kError;
-  });
+  const bool whole =
+      std::none_of(s->findings.begin(), s->findings.end(),
+                   [](const DoctorFinding& f) { return f.check->severity == Severity::kError; });
   if (whole) {
     try {
       const CheckpointFiles files = OpenCheckpointFiles(s->path);

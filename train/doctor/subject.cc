@@ -100,7 +100,7 @@ void OpenFolder(Subject* s) {
 
 void Subject::Add(const char* id, std::string text, std::vector<std::string> items,
                   bool repairable) {
-  Finding finding;
+  DoctorFinding finding;
   finding.check = &FindDoctorCheck(id);
   finding.text = std::move(text);
   finding.items = std::move(items);

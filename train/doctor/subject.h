@@ -43,7 +43,7 @@ struct Subject {
   std::unique_ptr<Tokenizer> tokenizer;  // null: absent or broken
   std::optional<GgufFile> gguf, mmproj;  // kGguf
   std::string mmproj_path;               // "": none
-  std::vector<Finding> findings;         // what came up while opening
+  std::vector<DoctorFinding> findings;   // what came up while opening
 
   void Add(const char* id, std::string text, std::vector<std::string> items = {},
            bool repairable = false);
