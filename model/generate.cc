@@ -4,6 +4,7 @@
 #include <chrono>
 #include <limits>
 
+#include "model/prefix_cache.h"
 #include "model/sampler.h"
 
 namespace lapidary {
@@ -68,65 +69,156 @@ void CheckOptions(const GenerateOptions& o) {
   LAPIDARY_CHECK(o.top_k >= 0, "generate: top_k must be >= 0; got ", o.top_k);
   LAPIDARY_CHECK(o.top_p > 0 && o.top_p <= 1, "generate: top_p must be above 0 and at most 1; got ",
                  o.top_p);
+  LAPIDARY_CHECK(o.min_p >= 0 && o.min_p <= 1, "generate: min_p must be from 0 to 1; got ",
+                 o.min_p);
+  LAPIDARY_CHECK(o.repetition_penalty > 0, "generate: repetition_penalty must be above 0; got ",
+                 o.repetition_penalty);
   LAPIDARY_CHECK(o.prefill_chunk >= 1, "generate: prefill_chunk must be >= 1; got ",
                  o.prefill_chunk);
+}
+
+TokenLogprobs LogprobsOf(const float* logits, int64_t n, int32_t id, int64_t top) {
+  const LogSoftmax log_softmax(logits, n);
+  TokenLogprobs found;
+  found.logprob = log_softmax(logits[id]);
+  for (const auto& [other, logit] : LargestLogits(logits, n, top))
+    found.top.emplace_back(other, log_softmax(logit));
+  return found;
+}
+
+// One generation: what goes through its passes.
+class Run {
+ public:
+  Run(Transformer& model, const GenerateOptions& options, KvCache* cache)
+      : model_(model),
+        options_(options),
+        softcap_(static_cast<float>(model.config.text.final_logit_softcapping)) {
+    forward_.compute = options.compute;
+    forward_.image_mask = options.image_mask;
+    forward_.activations = options.activations;
+    forward_.cache = cache;
+    forward_.last_only = true;
+  }
+
+  // Runs one piece and returns the logits after its last token (only there is the head needed).
+  Tensor Pass(const ModelInput& piece, bool want_logits) {
+    Tape tape(Tape::Mode::kNoGrad);
+    const Var last = Forward(model_, tape, piece, forward_);
+    if (!want_logits) return Tensor();
+    return Logits(last.value(), model_.head().Current(), softcap_, options_.compute);
+  }
+
+  // The tokens from cached ones on, piece by piece. The last piece has kSlack tokens at least, so
+  // that a prompt which differs only at its very end can go on from here.
+  Tensor Prefill(const ModelInput& prompt) {
+    constexpr int64_t kSlack = 64;
+    Tensor logits;
+    for (int64_t begin = forward_.cache->length; begin < prompt.size();) {
+      int64_t chunk = options_.prefill_chunk;
+      const int64_t left = prompt.size() - begin;
+      if (chunk > kSlack && left > chunk && left < chunk + kSlack) chunk = left - kSlack;
+      const int64_t end = ChunkEnd(prompt, begin, chunk);
+      logits = Pass(Slice(prompt, begin, end), end == prompt.size());
+      begin = end;
+    }
+    return logits;
+  }
+
+  // The next token, and what is to be known of it. `seen`: prompt and answer.
+  int32_t Choose(Tensor& logits, const std::vector<int32_t>& seen, int64_t step) {
+    const int64_t n = logits.size();
+    float* values = logits.data();
+    const bool report = options_.top_logprobs >= 0 && options_.on_logprobs;
+    const Tensor plain = report ? logits.Clone() : Tensor();
+    for (const int32_t id : options_.suppress_ids) {
+      if (id >= 0 && id < n) values[id] = -std::numeric_limits<float>::infinity();
+    }
+    PenalizeRepetition(values, n, seen, options_.repetition_penalty);
+    if (options_.constraint) options_.constraint->Mask(values, n);
+    const int32_t id =
+        options_.do_sample ? SampleToken(values, n, options_, step) : ArgMax(values, n);
+    if (options_.constraint) options_.constraint->Accept(id);
+    if (report) options_.on_logprobs(LogprobsOf(plain.data(), n, id, options_.top_logprobs));
+    return id;
+  }
+
+ private:
+  Transformer& model_;
+  const GenerateOptions& options_;
+  const float softcap_;
+  ForwardOptions forward_;
+};
+
+void CheckPrompt(const ModelInput& prompt) {
+  LAPIDARY_CHECK(prompt.size() > 0, "generate: the prompt must have at least one token; got none");
+  LAPIDARY_CHECK(prompt.document_starts.size() <= 1,
+                 "generate: the prompt must be one document; got ", prompt.document_starts.size());
 }
 
 }  // namespace
 
 GenerateResult Generate(Transformer& model, const ModelInput& prompt,
                         const GenerateOptions& options,
-                        const std::function<bool(int32_t)>& on_token) {
+                        const std::function<bool(int32_t)>& on_token, PrefixCache* prefixes) {
   CheckOptions(options);
-  LAPIDARY_CHECK(prompt.size() > 0, "generate: the prompt must have at least one token; got none");
-  LAPIDARY_CHECK(prompt.document_starts.size() <= 1,
-                 "generate: the prompt must be one document; got ", prompt.document_starts.size());
-  KvCache cache;
-  ForwardOptions forward;
-  forward.compute = options.compute;
-  forward.image_mask = options.image_mask;
-  forward.activations = options.activations;
-  forward.cache = &cache;
-  forward.last_only = true;
-  const float softcap = static_cast<float>(model.config.text.final_logit_softcapping);
-  // Runs one piece and returns the logits after its last token (only there is the head needed).
-  const auto run = [&](const ModelInput& piece, bool want_logits) {
-    Tape tape(Tape::Mode::kNoGrad);
-    const Var last = Forward(model, tape, piece, forward);
-    if (!want_logits) return Tensor();
-    Tensor logits = Logits(last.value(), model.head().Current(), softcap, options.compute);
-    for (int32_t id : options.suppress_ids) {
-      if (id >= 0 && id < logits.size())
-        logits.data()[id] = -std::numeric_limits<float>::infinity();
-    }
-    return logits;
-  };
+  CheckPrompt(prompt);
   GenerateResult result;
   const Clock::time_point start = Clock::now();
-  Tensor logits;
-  for (int64_t begin = 0; begin < prompt.size();) {
-    const int64_t end = ChunkEnd(prompt, begin, options.prefill_chunk);
-    logits = run(Slice(prompt, begin, end), end == prompt.size());
-    begin = end;
+  KvCache cache;
+  std::vector<PrefixToken> tokens;
+  if (prefixes) {
+    tokens = PrefixTokens(prompt);
+    cache = prefixes->Take(model, tokens, options.compute, options.image_mask);
+    result.reused = cache.length;
   }
+  Run run(model, options, &cache);
+  Tensor logits = run.Prefill(prompt);
+  if (prefixes) prefixes->Put(cache.Snapshot(), tokens, options.compute, options.image_mask);
   result.prefill_seconds = Seconds(start);
   const Clock::time_point decode = Clock::now();
+  std::vector<int32_t> seen = prompt.ids;
   while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens) {
-    const int64_t n = logits.size();
-    const int32_t id = options.do_sample ? SampleToken(logits.data(), n, options,
-                                                       static_cast<int64_t>(result.ids.size()))
-                                         : ArgMax(logits.data(), n);
+    const int32_t id = run.Choose(logits, seen, static_cast<int64_t>(result.ids.size()));
     result.ids.push_back(id);
+    seen.push_back(id);
+    tokens.push_back({id, 0, 0});
     result.stopped =
         std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
     if ((on_token && !on_token(id)) || result.stopped) break;
     if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;
     ModelInput next;
     next.ids = {id};
-    logits = run(next, true);
+    logits = run.Pass(next, true);
   }
   result.decode_seconds = Seconds(decode);
+  if (prefixes)
+    prefixes->Put(std::move(cache), std::move(tokens), options.compute, options.image_mask);
   return result;
+}
+
+std::vector<TokenLogprobs> ScoreTokens(Transformer& model, const ModelInput& prompt, int64_t top,
+                                       const GenerateOptions& options) {
+  constexpr int64_t kRows = 32;
+  CheckPrompt(prompt);
+  ForwardOptions forward;
+  forward.compute = options.compute;
+  forward.image_mask = options.image_mask;
+  forward.activations = options.activations;
+  Tape tape(Tape::Mode::kNoGrad);
+  const Tensor hidden = Forward(model, tape, prompt, forward).value();
+  const auto softcap = static_cast<float>(model.config.text.final_logit_softcapping);
+  std::vector<TokenLogprobs> scores;
+  for (int64_t begin = 0; begin + 1 < prompt.size(); begin += kRows) {
+    const int64_t rows = std::min(kRows, prompt.size() - 1 - begin);
+    const Tensor logits =
+        Logits(hidden.Rows(begin, rows), model.head().Current(), softcap, options.compute);
+    const int64_t n = logits.shape()[1];
+    for (int64_t r = 0; r < rows; ++r) {
+      scores.push_back(LogprobsOf(logits.data() + r * n, n,
+                                  prompt.ids[static_cast<size_t>(begin + r + 1)], top));
+    }
+  }
+  return scores;
 }
 
 }  // namespace lapidary

@@ -13,6 +13,18 @@ namespace lapidary {
 struct KvCache {
   std::vector<AttentionCache> layers;
   int64_t length = 0;  // tokens seen
+
+  // As those of AttentionCache, for every layer.
+  void Truncate(int64_t to) {
+    for (AttentionCache& layer : layers) layer.Truncate(to);
+    length = to;
+  }
+  KvCache Snapshot() {
+    KvCache copy;
+    for (AttentionCache& layer : layers) copy.layers.push_back(layer.Snapshot());
+    copy.length = length;
+    return copy;
+  }
 };
 
 }  // namespace lapidary

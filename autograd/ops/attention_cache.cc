@@ -53,10 +53,36 @@ void AttentionCache::Append(const Tensor& k, const Tensor& v) {
 
 void AttentionCache::Forget(int64_t key) {
   while (!blocks_.empty() && first_ + kAttentionKeys <= std::min(key, length_)) {
-    spare_.push_back(std::move(blocks_.front()));
+    if (first_ >= shared_) spare_.push_back(std::move(blocks_.front()));
     blocks_.pop_front();
     first_ += kAttentionKeys;
   }
+}
+
+void AttentionCache::Truncate(int64_t length) {
+  LAPIDARY_CHECK(length >= first_ && length <= length_,
+                 "attention cache: the new length must be from ", first_, " to ", length_, "; got ",
+                 length);
+  const auto keep = static_cast<size_t>((length - first_ + kAttentionKeys - 1) / kAttentionKeys);
+  blocks_.resize(keep);
+  length_ = length;
+  const int64_t whole = first_ + (length - first_) / kAttentionKeys * kAttentionKeys;
+  if (shared_ <= whole) return;
+  if (whole < length) blocks_.back() = blocks_.back().Clone();  // will be written to
+  shared_ = whole;
+}
+
+AttentionCache AttentionCache::Snapshot() {
+  AttentionCache copy;
+  copy.groups_ = groups_;
+  copy.width_ = width_;
+  copy.first_ = first_;
+  copy.length_ = length_;
+  copy.blocks_ = blocks_;
+  const int64_t whole = first_ + (length_ - first_) / kAttentionKeys * kAttentionKeys;
+  if (whole < length_) copy.blocks_.back() = blocks_.back().Clone();
+  shared_ = copy.shared_ = whole;
+  return copy;
 }
 
 int64_t AttentionCache::bytes() const {

@@ -21,6 +21,13 @@ class AttentionCache {
   // Forgets whole blocks of keys before position `key`; their memory serves blocks to come.
   void Forget(int64_t key);
 
+  // Forgets the keys from position `length` on: Append goes on there. Only while no key before it
+  // that is still wanted was forgotten: first() tells.
+  void Truncate(int64_t length);
+  // A second cache of the same keys and values. Whole blocks are shared: neither of the two writes
+  // to them again.
+  AttentionCache Snapshot();
+
   int64_t length() const { return length_; }  // tokens seen
   int64_t first() const { return first_; }    // position of the first kept key, a multiple of 64
   int64_t bytes() const;                      // of memory held
@@ -32,6 +39,7 @@ class AttentionCache {
 
  private:
   int64_t groups_ = 0, width_ = 0, first_ = 0, length_ = 0;
+  int64_t shared_ = 0;         // blocks before this position may be those of a snapshot, too
   std::deque<Tensor> blocks_;  // of 64 keys each: for every group keys transposed, then values
   std::vector<Tensor> spare_;
 };

@@ -100,6 +100,42 @@ TEST(AttentionCache, ForgetsWholeBlocksAndReusesThem) {
   EXPECT_EQ(cache.first(), 384);
 }
 
+// A snapshot and its original go on apart; both give what one cache gives that saw the same tokens.
+TEST(AttentionCache, SnapshotsGoOnApart) {
+  const auto tokens = [](int64_t from, int64_t count, uint64_t seed) {
+    return NormalTensor({count, 2, 8}, 100 + seed * 1000 + static_cast<uint64_t>(from));
+  };
+  for (const int32_t window : {70, 1000}) {
+    for (const int64_t shared : {64, 100, 230}) {
+      for (const int64_t cut : {0, 3, 36}) {
+        const auto append = [&](AttentionCache& cache, int64_t from, int64_t count, uint64_t seed) {
+          cache.Forget(from - window + 1 - 40);
+          cache.Append(tokens(from, count, seed), tokens(from, count, seed + 10));
+        };
+        const auto attend = [&](const AttentionCache& cache) {
+          const auto end = static_cast<int32_t>(cache.length());
+          const Tensor o = cache.Attend(NormalTensor({1, 4, 8}, 3),
+                                        {{std::max(0, end - window)}, {end}, {0}}, 0.5f);
+          return std::vector<float>(o.data(), o.data() + o.size());
+        };
+        AttentionCache one, left, right;
+        for (AttentionCache* cache : {&one, &left, &right})
+          append(*cache, 0, shared - cut, 1);
+        append(one, shared - cut, cut, 1);
+        AttentionCache two = one.Snapshot();
+        for (int64_t n = shared; n < shared + 200; n += 50) append(one, n, 50, 2);
+        two.Truncate(shared - cut);
+        for (int64_t n = shared - cut; n < shared + 150; n += 25) append(two, n, 25, 3);
+        if (cut > 0) append(left, shared - cut, cut, 1);
+        for (int64_t n = shared; n < shared + 200; n += 50) append(left, n, 50, 2);
+        for (int64_t n = shared - cut; n < shared + 150; n += 25) append(right, n, 25, 3);
+        EXPECT_TRUE(SameBits(attend(one), attend(left))) << window << " " << shared << " " << cut;
+        EXPECT_TRUE(SameBits(attend(two), attend(right))) << window << " " << shared << " " << cut;
+      }
+    }
+  }
+}
+
 std::string CacheError(const Shape& k, const AttentionSpans& spans, int64_t forget) {
   AttentionCache cache;
   try {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "model/load.h"
+#include "model/prefix_cache.h"
 #include "tests/golden.h"
 #include "tests/model/golden_batch.h"
 
@@ -59,6 +60,126 @@ TEST(Generate, CachedEqualsWholeForward) {
     }
   }
   EXPECT_GT(ran, 0);
+}
+
+// The first golden model, and its single-document prompts with media.
+struct Prompts {
+  Transformer model;
+  std::vector<ModelInput> inputs;
+};
+
+Prompts ReadPrompts() {
+  for (const std::string& folder : golden::FindFolders("model")) {
+    if (!std::filesystem::exists(folder + "/forward.safetensors")) continue;
+    const SafetensorsFile file = SafetensorsFile::Open(folder + "/forward.safetensors");
+    Prompts found{LoadModel(folder + "/model").model, {}};
+    for (int i = 0; golden::Has(file, StrCat("batch", i, ".input_ids")); ++i) {
+      const golden::Batch batch = golden::ReadBatch(file, StrCat("batch", i));
+      if (batch.rows == 1 && batch.input.document_starts.size() <= 1)
+        found.inputs.push_back(batch.input);
+    }
+    if (!found.inputs.empty()) return found;
+  }
+  throw Error("no golden model with a prompt of one document");
+}
+
+void Append(ModelInput* input, const std::vector<int32_t>& ids) {
+  input->ids.insert(input->ids.end(), ids.begin(), ids.end());
+  if (!input->types.empty()) input->types.resize(input->ids.size(), 0);
+}
+
+// Turn after turn, sample after sample, with media: the same tokens with the cache as without, and
+// most of the prompt is not computed again. Turns go on from before the end of a prompt, too, as the
+// template makes them (an empty thought goes away), and answers are longer than the window.
+TEST(Generate, PrefixCacheDoesNotChangeTokens) {
+  Prompts golden = ReadPrompts();
+  ASSERT_LT(golden.model.config.text.sliding_window, 90);
+  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
+    PrefixCache cache;
+    GenerateOptions options;
+    options.compute = compute;
+    options.do_sample = true;
+    options.repetition_penalty = 1.2;
+    options.stop_ids.clear();
+    for (const ModelInput& first : golden.inputs) {
+      ModelInput prompt = first;
+      prompt.document_starts.clear();
+      cache.Clear();
+      for (int turn = 0; turn < 3; ++turn) {
+        options.max_new_tokens = turn == 1 ? 90 : 12;
+        GenerateResult result;
+        for (uint64_t sample = 0; sample < 2; ++sample) {
+          options.sample = sample;
+          result = Generate(golden.model, prompt, options, {}, &cache);
+          EXPECT_EQ(result.ids, Generate(golden.model, prompt, options, {}).ids)
+              << "turn " << turn << " sample " << sample;
+          if (sample > 0) {
+            EXPECT_EQ(result.reused, prompt.size() - 1);
+          } else if (turn > 0) {
+            EXPECT_GE(result.reused, first.size() - 3);
+          }
+        }
+        if (turn == 1) {  // the end of the prompt changes
+          prompt.ids.resize(prompt.ids.size() - 3);
+          if (!prompt.types.empty()) prompt.types.resize(prompt.ids.size());
+        }
+        Append(&prompt, result.ids);
+        Append(&prompt, {5, 6, 7, 8, 9, 10, 11});
+      }
+    }
+  }
+}
+
+// Another picture under the same ids is another prompt.
+TEST(Generate, PrefixCacheLooksAtPictures) {
+  Prompts golden = ReadPrompts();
+  int seen = 0;
+  for (const ModelInput& input : golden.inputs) {
+    if (input.patch_rows.empty()) continue;
+    ModelInput other = input;
+    other.patches = input.patches.Clone();
+    other.patches.data()[other.patches.size() - 1] += 0.5f;
+    PrefixCache cache;
+    GenerateOptions options;
+    options.compute = Compute::kFloat32;
+    options.max_new_tokens = 4;
+    Generate(golden.model, input, options, {}, &cache);
+    const GenerateResult result = Generate(golden.model, other, options, {}, &cache);
+    EXPECT_EQ(result.ids, Generate(golden.model, other, options, {}).ids);
+    // Nothing of the last picture is taken over: soft tokens before it may be.
+    EXPECT_LE(result.reused, input.patch_rows.back());
+    EXPECT_FALSE(result.reused > 0 && input.types[result.reused - 1] == 1 &&
+                 input.types[result.reused] == 1);
+    ++seen;
+  }
+  EXPECT_GT(seen, 0);
+}
+
+// Log-probabilities of generated tokens are those that scoring the whole text gives.
+TEST(Generate, LogprobsEqualScores) {
+  Prompts golden = ReadPrompts();
+  ModelInput prompt = golden.inputs[0];
+  prompt.document_starts.clear();
+  GenerateOptions options;
+  options.compute = Compute::kFloat32;
+  options.max_new_tokens = 20;
+  options.stop_ids.clear();
+  options.top_logprobs = 3;
+  std::vector<TokenLogprobs> got;
+  options.on_logprobs = [&](const TokenLogprobs& l) { got.push_back(l); };
+  const int64_t before = prompt.size();
+  const GenerateResult result = Generate(golden.model, prompt, options, {});
+  Append(&prompt, result.ids);
+  const std::vector<TokenLogprobs> scores = ScoreTokens(golden.model, prompt, 3, options);
+  ASSERT_EQ(static_cast<int64_t>(scores.size()), prompt.size() - 1);
+  for (size_t i = 0; i < got.size(); ++i) {
+    const TokenLogprobs& want = scores[static_cast<size_t>(before) - 1 + i];
+    EXPECT_EQ(got[i].logprob, want.logprob);
+    EXPECT_EQ(got[i].top, want.top);
+    EXPECT_EQ(got[i].top[0].first, result.ids[i]);  // greedy
+    EXPECT_EQ(got[i].top[0].second, got[i].logprob);
+  }
+  EXPECT_EQ(got.size(), 20u);
 }
 
 }  // namespace
