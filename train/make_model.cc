@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -115,6 +116,35 @@ void WriteWeights(const ModelConfig& config, const std::string& path, uint64_t s
     }
   }
   writer.Commit();
+}
+
+// The files of `target` with holes for tensors. `side` holds the small files.
+void WriteHollow(const ModelConfig& config, const std::string& side, const std::string& target,
+                 const std::string& path) {
+  CheckpointFiles base;
+  base.config = config;
+  for (const CatalogTensor& t : ExpectedTensors(config)) base.tensors[t.name] = RandomTensor(t, 0);
+  const ExportTarget& row = FindExportTarget(target);
+  const OutputPlan plan =
+      row.plan({base, side, {}, AdapterMerge(), ExportOptions(), {}}, row, path);
+  for (const PlannedFile& file : plan.files) {
+    const FileLayout layout = file.type->layout(file.manifest);
+    std::ofstream out(file.path, std::ios::binary);
+    out.write(layout.head.data(), static_cast<std::streamsize>(layout.head.size()));
+    for (size_t i = 0; i < file.tensors.size(); ++i) {
+      if (!file.tensors[i].make) continue;
+      const std::vector<uint8_t> bytes = file.tensors[i].make();
+      out.seekp(static_cast<std::streamoff>(layout.offsets[i]));
+      out.write(reinterpret_cast<const char*>(bytes.data()),
+                static_cast<std::streamsize>(bytes.size()));
+    }
+    out.close();
+    std::error_code failed;
+    std::filesystem::resize_file(file.path, layout.total, failed);
+    LAPIDARY_CHECK(out && !failed, file.path, ": must be a file that can be ", layout.total,
+                   " bytes long; got ", failed ? failed.message() : "a failed write",
+                   "; try another disk");
+  }
 }
 
 std::map<std::string, int32_t> MediaIds(const ModelConfig& config) {
@@ -312,14 +342,18 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
   const std::string side = gguf ? aside + "/random" : folder;
   try {
     if (gguf) std::filesystem::create_directories(side);
-    if (!gguf) WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
+    if (!gguf && !options.hollow)
+      WriteWeights(config, folder + "/model.safetensors", options.seed, progress);
     WriteFile(side + "/tokenizer.json", tokenizer);
     WriteFile(side + "/tokenizer_config.json", TokenizerConfig());
     WriteFile(side + "/chat_template.jinja", CanonicalChatTemplate());
     WriteFile(side + "/generation_config.json", GenerationConfig(config));
     WriteFile(side + "/processor_config.json", StandardProcessorConfig(config));
     WriteFile(side + "/config.json", config.json);
-    if (gguf) {
+    if (options.hollow) {
+      WriteHollow(config, side, gguf ? options.format : "safetensors",
+                  gguf ? folder + "/model.gguf" : folder);
+    } else if (gguf) {
       CheckpointFiles base;
       base.config = config;
       for (const CatalogTensor& t : ExpectedTensors(config))
@@ -334,8 +368,8 @@ void MakeModel(const ModelConfig& config, const std::string& folder,
         };
       }
       Export(request, base, {});
-      std::filesystem::remove_all(aside, failed);
     }
+    std::filesystem::remove_all(aside, failed);
   } catch (...) {  // half a checkpoint is none
     std::filesystem::remove_all(aside, failed);
     if (created) std::filesystem::remove_all(folder, failed);

@@ -17,6 +17,9 @@ struct MakeModelOptions {
       tokenizer_file;  // a tokenizer.json to copy; "": the small one, filled up to the vocabulary
   std::string format = "safetensors";  // or "gguf:MIX" of the export targets
   bool overwrite = false;
+  // Only the heads of the weight files are written; the tensors are holes, zeros that take no disk:
+  // a base to plan for (train/plan.h), not one to run.
+  bool hollow = false;
 };
 
 // Writes a model into a folder.

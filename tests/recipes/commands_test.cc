@@ -80,7 +80,7 @@ TEST(Commands, HelpNamesEveryOption) {
       {"make-model",
        {"--out", "--shape", "--layers", "--config", "--tokenizer", "--seed", "--format"}},
       {"make-data", {"--out", "--seed", "--size", "--held-out", "--json"}},
-      {"plan", {"config", "--set", "--json", "--no-speed"}},
+      {"plan", {"config", "--set", "--shape", "--format", "--json", "--no-speed", "example"}},
       {"compare", {"rows", "--html", "--title"}},
       {"data", {"inspect", "stats", "check", "prepare"}},
       {"data inspect",

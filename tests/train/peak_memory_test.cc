@@ -173,6 +173,22 @@ TEST_F(PeakMemory, IsAsPlannedWithPicturesAndSounds) {
   EXPECT_FALSE(Agree(Total(blind), peak)) << blind.dump(1);
 }
 
+TEST_F(PeakMemory, PlansForAShapeThatIsNotThere) {
+  for (const char* format : {"safetensors", "gguf:q4_0"}) {
+    std::vector<std::string> made = {"make-model", "--shape",  "tiny", "--out",
+                                     format,       "--format", format};
+    ASSERT_EQ(shop_->Run(made).code, 0);
+    const std::string path =
+        std::string(format) + (made.back() == "safetensors" ? "" : "/model.gguf");
+    const Json there = Plan("long.jsonl", {"model_name_or_path=" + path});
+    std::vector<std::string> words = Words("plan", "long.jsonl", {"model_name_or_path=nowhere"});
+    words.insert(words.end(), {"--json", "--no-speed", "--shape", "tiny", "--format", format});
+    const Finished planned = shop_->Run(words);
+    ASSERT_EQ(planned.code, 0) << planned.err;
+    EXPECT_EQ(Json::parse(planned.out)["memory"], there["memory"]) << format;
+  }
+}
+
 TEST_F(PeakMemory, IsAsPlannedFromAPreparedFile) {
   // Decoded before the run: nothing is decoded in it.
   std::vector<std::string> words = Words("data", "media.jsonl", {});
