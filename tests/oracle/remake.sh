@@ -70,6 +70,7 @@ make_model() {
     model tiny 22 --shape tiny --expect 2 \
         --loras lora lora-dora lora-embedders lora-modules-to-save lora-patterns
     model odd 31 --shape odd --flat --dtype float32 --shard 150KB --expect 3 --long 333 --schedule 3e-4 4 50 \
+        --only forward gradients long packed lora full generate schedules \
         --loras lora-embedders lora-linears-to-save lora-few
     model untied 3 --shape mixed-order --untied --dtype float16 --expect 2 \
         --only forward gradients lora full generate --loras lora
