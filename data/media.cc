@@ -11,12 +11,6 @@
 namespace lapidary {
 namespace {
 
-int64_t Budget(const ImageProcessorConfig& config, int64_t budget) {
-  if (budget == 0) budget = config.max_soft_tokens;
-  CheckBudget(config, budget);
-  return budget;
-}
-
 // Rethrows errors that do not know the file with its name in front.
 template <class Body>
 auto Named(const std::string& name, const Body& body) {
@@ -103,7 +97,7 @@ MediaSource MediaSource::Memory(std::string bytes, std::string name) {
 
 Image FitImage(const Image& image, const ImageProcessorConfig& config, int64_t budget) {
   const ImageSize size = TargetSize({.height = image.height, .width = image.width}, config, budget);
-  return Resize(image, size.height, size.width);
+  return ResizeTo(image, size, config);
 }
 
 ImageFeatures Patches(const Image& fitted, const ImageProcessorConfig& config) {
@@ -129,7 +123,7 @@ ImageFeatures LoadImageFeatures(const MediaSource& source, const ImageProcessorC
                                 int64_t budget, ImageRules rules) {
   const MediaBytes content(source);
   return Named(content.name(), [&] {
-    const int64_t tokens = Budget(config, budget);
+    const int64_t tokens = ImageBudget(config, budget);
     const Image image = DecodeImage(content.bytes(), content.name(), rules);
     return Patches(FitImage(image, config, tokens), config);
   });
@@ -153,7 +147,7 @@ VideoFeatures LoadVideoFeatures(const MediaSource& source, const VideoProcessorC
                                 int64_t budget, int64_t num_frames) {
   const MediaBytes content(source);
   return Named(content.name(), [&] {
-    const int64_t tokens = Budget(config.frame, budget);
+    const int64_t tokens = ImageBudget(config.frame, budget);
     if (num_frames == 0) num_frames = config.num_frames;
     VideoFeatures out;
     out.features = config.frame.features();
@@ -174,7 +168,8 @@ int64_t CountImageTokens(const MediaSource& source, const ImageProcessorConfig& 
                          int64_t budget) {
   const MediaBytes content(source);
   return Named(content.name(), [&] {
-    return ImageTokens(ProbeImage(content.bytes(), content.name()), config, Budget(config, budget));
+    return ImageTokens(ProbeImage(content.bytes(), content.name()), config,
+                       ImageBudget(config, budget));
   });
 }
 

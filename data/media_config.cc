@@ -154,6 +154,23 @@ MediaConfig LoadMediaConfig(const std::string& folder) {
   return ParseMediaConfig(processor, read("config.json"), folder);
 }
 
+void UseImageResize(const std::string& word, MediaConfig* config) {
+  LAPIDARY_CHECK(word == "hf" || word == "llama.cpp",
+                 "image_resize: must be hf or llama.cpp; got '", word, "'");
+  if (word == "hf") return;
+  config->image.resize = ImageResize::kLlamaCpp;
+  config->image.divide = true;
+}
+
+int64_t ImageBudget(const ImageProcessorConfig& config, int64_t budget) {
+  constexpr int64_t kLlamaMost = 1120;
+  if (budget == 0) {
+    budget = config.resize == ImageResize::kLlamaCpp ? kLlamaMost : config.max_soft_tokens;
+  }
+  CheckBudget(config, budget);
+  return budget;
+}
+
 void CheckBudget(const ImageProcessorConfig& config, int64_t budget) {
   const bool known =
       budget == 70 || budget == 140 || budget == 280 || budget == 560 || budget == 1120;

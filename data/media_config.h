@@ -10,6 +10,14 @@
 
 namespace lapidary {
 
+// Who brings pictures to whole patches.
+enum class ImageResize {
+  kHuggingFace,  // "hf": to the largest size within the budget, small pictures grow (gemma4-12b.md
+                 // 4.2, 4.3)
+  kLlamaCpp,     // "llama.cpp": each side to the nearest multiple of a patch, then into 70 to 1,120
+                 // tokens, black at the edges (formats.md 2.6); what its servers show the model
+};
+
 // Images, and the frames of a video.
 struct ImageProcessorConfig {
   int64_t patch_size = 16;          // pixels, edge of a teacher patch
@@ -20,6 +28,7 @@ struct ImageProcessorConfig {
   // differ in the last bit for half of the values.
   double rescale_factor = 0.00392156862745098;
   bool divide = false;
+  ImageResize resize = ImageResize::kHuggingFace;
 
   int64_t model_patch() const {
     return patch_size * pooling_kernel_size;
@@ -57,6 +66,15 @@ MediaConfig ParseMediaConfig(std::string_view processor_json, std::string_view c
 
 // ParseMediaConfig on the files of a checkpoint folder; files that are absent count as empty.
 MediaConfig LoadMediaConfig(const std::string& folder);
+
+// Pictures as "hf" or "llama.cpp" (image_resize of a configuration) has them: the size, and the
+// values, which llama.cpp divides by 255. Frames of clips stay as Hugging Face has them. Throws
+// Error for another word.
+void UseImageResize(const std::string& word, MediaConfig* config);
+
+// `budget`, or what 0 stands for: the checkpoint's own; with kLlamaCpp the 1,120 tokens that it
+// allows (a budget is its --image-max-tokens then). Throws Error as CheckBudget does.
+int64_t ImageBudget(const ImageProcessorConfig& config, int64_t budget);
 
 // Throws Error unless `budget` is one of 70, 140, 280, 560, 1120 or the checkpoint's own
 // config.max_soft_tokens (Hugging Face knows only the five; small models may name another one in

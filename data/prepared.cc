@@ -174,6 +174,7 @@ Json BuilderFingerprint(const SampleBuilder& builder) {
   settings["chat"] = {o.chat.enable_thinking, o.chat.preserve_thinking,
                       static_cast<int>(o.chat.empty_thought), static_cast<int>(o.chat.thoughts)};
   settings["image"] = ImageSettings(o.media.image);
+  if (o.media.image.resize == ImageResize::kLlamaCpp) settings["image_resize"] = "llama.cpp";
   settings["video"] = ImageSettings(o.media.video.frame);
   settings["video_frames"] = {
       o.media.video.num_frames,          o.num_frames, o.video.fps, o.video.max_frames,

@@ -39,11 +39,10 @@ LoadedMedium LoadImage(const MediaSource& source, const SampleOptions& options,
   if (options.augment.images()) {
     const MediaBytes bytes(source);
     Image pixels = DecodeImage(bytes.bytes(), bytes.name());
-    const int64_t budget =
-        options.image_budget != 0 ? options.image_budget : config.max_soft_tokens;
-    const ImageSize size = TargetSize({pixels.height, pixels.width}, config, budget);
+    const ImageSize size = TargetSize({pixels.height, pixels.width}, config,
+                                      ImageBudget(config, options.image_budget));
     AugmentImage(options.augment, key, pixels);
-    image = Patches(Resize(pixels, size.height, size.width), config);
+    image = Patches(ResizeTo(pixels, size, config), config);
   } else {
     image = LoadImageFeatures(source, config, options.image_budget);
   }

@@ -38,7 +38,7 @@ enum class View { kInspect, kStats, kCheck };
 struct DataArgs {
   View view = View::kInspect;
   std::vector<std::string> files, held_out;
-  std::string model, format = "auto", color = "auto", html;
+  std::string model, format = "auto", color = "auto", html, image_resize = "hf";
   SampleOptions options;
   int64_t limit = 3, batch_size = 1, max_findings = 100;
   double tokens_per_s = 0;
@@ -100,6 +100,7 @@ void Run(const DataArgs& args) {
   LAPIDARY_CHECK(args.batch_size >= 1, "--batch-size: must be at least 1; got ", args.batch_size);
   SampleOptions options = args.options;
   const std::unique_ptr<Tokenizer> tokenizer = OpenTokens(args.model, options);
+  UseImageResize(args.image_resize, &options.media);
   const SampleBuilder builder(*tokenizer, options);
   const DatasetOptions open = {.format = args.format, .allow_outside_paths = args.outside};
   const auto dataset = Dataset::Open(args.files, open);
@@ -228,6 +229,10 @@ void AddOne(CLI::App& parent, const char* name, const char* help, View view) {
                        {"truncate", AudioLimit::kTruncate},
                        {"error", AudioLimit::kError}});
   command->add_option("--image-tokens", options.image_budget, "soft tokens of an image");
+  command
+      ->add_option("--image-resize", args->image_resize,
+                   "pictures as hf or as llama.cpp resizes them (default hf)")
+      ->check(CLI::IsMember({"hf", "llama.cpp"}));
   command->add_option("--video-tokens", options.video_budget, "soft tokens of a video frame");
   command->add_option("--num-frames", options.num_frames, "frames of a video");
   command->add_option("--video-fps", options.video.fps,

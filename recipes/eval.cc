@@ -257,6 +257,7 @@ SampleOptions EvalSampleOptions(const EvalArgs& args, const MediaConfig& media) 
   options.chat.empty_thought =
       args.empty_thought == "omit" ? EmptyThought::kOmit : EmptyThought::kInsert;
   options.media = media;
+  UseImageResize(args.image_resize, &options.media);
   options.image_budget = args.image_tokens;
   options.video_budget = args.frame_tokens;
   options.num_frames = args.num_frames;
@@ -411,6 +412,9 @@ void AddEval(CLI::App& cli) {
   app->add_flag("--think", a->think, "prompts ask for thoughts");
   app->add_flag("--no-eos", a->no_eos, "raw text does not end with <eos>");
   app->add_option("--image-tokens", a->image_tokens, "budget of soft tokens a picture");
+  app->add_option("--image-resize", a->image_resize,
+                  "pictures as hf or as llama.cpp resizes them (default hf)")
+      ->check(CLI::IsMember({"hf", "llama.cpp"}));
   app->add_option("--frame-tokens", a->frame_tokens, "budget of soft tokens a video frame");
   app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
   app->add_option("--loss-chunk", a->loss_chunk, "tokens at a time in the loss");

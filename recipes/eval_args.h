@@ -26,6 +26,7 @@ struct EvalArgs {
   std::vector<std::string> data, text, compare;
   std::string group, out, html;
   int64_t limit = 0, batch_size = 1, max_length = 0, loss_chunk = 128;
+  std::string image_resize = "hf";
   int64_t image_tokens = 0, num_frames = 0, frame_tokens = 0, show = 0;
   int64_t window = 0, stride = 0, bootstrap = 1000, seed = 42;
   double tolerance = 0.01;

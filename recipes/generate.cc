@@ -23,8 +23,8 @@ using Json = nlohmann::ordered_json;
 
 struct GenerateArgs {
   BaseFormat base;
-  std::string model, adapter, prompt, messages, record, system, compute = "bfloat16",
-                                                                image_mask = "sliding_only";
+  std::string model, adapter, prompt, messages, record, system,
+      compute = "bfloat16", image_mask = "sliding_only", image_resize = "hf";
   std::vector<std::string> images, audios, videos;
   int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
   std::optional<double> temperature, top_p;
@@ -155,6 +155,7 @@ void RunGenerate(const GenerateArgs& args) {
   sample.chat.enable_thinking = args.think;
   sample.chat.empty_thought = EmptyThought::kOmit;
   sample.media = bundle.media;
+  UseImageResize(args.image_resize, &sample.media);
   sample.image_budget = args.image_tokens;
   sample.num_frames = args.num_frames;
   sample.add_eos = false;
@@ -232,6 +233,9 @@ void AddGenerate(CLI::App& cli) {
   app->add_flag("--special", a->special, "print special tokens too");
   app->add_option("--image-tokens", a->image_tokens,
                   "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
+  app->add_option("--image-resize", a->image_resize,
+                  "pictures as hf or as llama.cpp resizes them (default hf)")
+      ->check(CLI::IsMember({"hf", "llama.cpp"}));
   app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
   app->add_option("--image-mask", a->image_mask,
                   "sliding_only, or hf_forward as a bare forward call of Transformers")

@@ -87,10 +87,11 @@ struct TrainConfig {
   std::string empty_thought = "insert";  // "omit"
   bool enable_thinking = false;
   int64_t image_seq_length =
-      0;                     // soft tokens an image: 70, 140, 280, 560, 1120; 0: the checkpoint's
-  int64_t video_frames = 0;  // at most; 0: the checkpoint's
-  int64_t video_seq_length = 0;  // soft tokens a frame; 0: the checkpoint's
-  double video_fps = 0;          // frames a second; 0: video_frames
+      0;  // soft tokens an image: 70, 140, 280, 560, 1120; 0: the checkpoint's
+  std::string image_resize = "hf";  // "llama.cpp": as its servers resize pictures
+  int64_t video_frames = 0;         // at most; 0: the checkpoint's
+  int64_t video_seq_length = 0;     // soft tokens a frame; 0: the checkpoint's
+  double video_fps = 0;             // frames a second; 0: video_frames
   int64_t video_max_frames = 60;
   std::string on_long_video = "error";  // "thin", "segments"
   bool video_sound = false;

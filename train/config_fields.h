@@ -112,6 +112,9 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("enable_thinking", c.enable_thinking, NoRule{}, "prompts ask for thoughts");
   visit("image_seq_length", c.image_seq_length, IntRule{0, 1120},
         "soft tokens an image may take: 70, 140, 280, 560 or 1120; 0: the checkpoint's");
+  visit(
+      "image_resize", c.image_resize, WordRule{{"hf", "llama.cpp"}},
+      "pictures as Hugging Face resizes them (up to the budget), or as llama.cpp will serve them");
   visit("video_frames", c.video_frames, IntRule{0, 4096}, "frames of a clip; 0: the checkpoint's");
   visit("video_seq_length", c.video_seq_length, IntRule{0, 1120},
         "soft tokens a frame may take; 0: the checkpoint's");

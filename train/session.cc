@@ -35,6 +35,7 @@ SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& me
   options.chat.empty_thought =
       config.empty_thought == "omit" ? EmptyThought::kOmit : EmptyThought::kInsert;
   options.media = media;
+  UseImageResize(config.image_resize, &options.media);
   options.image_budget = config.image_seq_length;
   options.video_budget = config.video_seq_length;
   options.num_frames = config.video_frames;
