@@ -128,6 +128,8 @@ json PatternJson(const ModulePattern& pattern) {
   return pattern.names;
 }
 
+constexpr char kFingerprintKey[] = "lapidary_base_fingerprint";
+
 template <class List>
 json ListOrNull(const List& list) {
   return list.empty() ? json(nullptr) : json(list);
@@ -212,6 +214,11 @@ AdapterConfig ParseAdapterConfig(const std::string& json_text, const std::string
     in.Text("base_model_name_or_path", name);
     config.base_model_name_or_path = name;
   }
+  if (in.Find(kFingerprintKey)) {
+    std::string hash;
+    in.Text(kFingerprintKey, hash);
+    config.base_fingerprint = hash;
+  }
   return config;
 }
 
@@ -246,6 +253,7 @@ std::string AdapterConfigText(const AdapterConfig& config) {
   object["base_model_name_or_path"] =
       config.base_model_name_or_path ? json(*config.base_model_name_or_path) : json(nullptr);
   object["bias"] = config.bias;
+  if (config.base_fingerprint) object[kFingerprintKey] = *config.base_fingerprint;
   object["exclude_modules"] = PatternJson(config.exclude_modules);
   object["inference_mode"] = config.inference_mode;
   object["layers_pattern"] = ListOrNull(config.layers_pattern);

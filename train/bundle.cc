@@ -10,6 +10,7 @@
 #include "autograd/base/file.h"
 #include "data/chat_template.h"
 #include "model/adapt.h"
+#include "model/base_fingerprint.h"
 #include "model/load.h"
 #include "model/qat.h"
 
@@ -186,7 +187,13 @@ Bundle OpenBundle(const std::string& path, const std::string& adapter, const Bas
     if (const auto warning = CheckTemplateRevision(chat_template))
       bundle.warnings.push_back(StrCat(path, ": ", *warning));
   }
-  if (!adapter.empty()) LoadAdapter(bundle.model, adapter, /*trainable=*/false);
+  if (!adapter.empty()) {
+    const AdapterConfig attached = LoadAdapter(bundle.model, adapter, /*trainable=*/false);
+    if (attached.base_fingerprint) {
+      const auto warning = OtherBaseWarning(attached, adapter, OpenCheckpointFiles(path), path);
+      if (warning) bundle.warnings.push_back(*warning);
+    }
+  }
   AttachRecordedQat(adapter.empty() ? path : adapter, &bundle);
   return bundle;
 }

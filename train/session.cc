@@ -8,6 +8,7 @@
 #include "autograd/base/memory_info.h"
 #include "data/prepared.h"
 #include "model/adapt.h"
+#include "model/base_fingerprint.h"
 #include "model/tensor_names.h"
 
 namespace lapidary {
@@ -153,7 +154,16 @@ void Session::OpenModel(const OutputFolder& output) {
   } else {
     adapter = AttachLora(model, *config.lora, static_cast<uint64_t>(config.seed));
   }
-  if (adapter) adapter->base_model_name_or_path = config.model_name_or_path;
+  if (adapter) {
+    const CheckpointFiles files = OpenCheckpointFiles(config.model_name_or_path);
+    if (output.resume()) {
+      const auto warning =
+          OtherBaseWarning(*adapter, output.resume()->folder, files, config.model_name_or_path);
+      if (warning) warnings.push_back(*warning);
+    }
+    adapter->base_model_name_or_path = config.model_name_or_path;
+    adapter->base_fingerprint = BaseFingerprint(files);
+  }
   DetachQat(model);  // of an earlier run: this one's own is decided here
   if (config.qat) {
     qat = ResolveQat(model, *config.qat);

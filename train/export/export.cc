@@ -15,6 +15,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "model/base_fingerprint.h"
 #include "train/export/export_pass.h"
 #include "train/export/trained_grids.h"
 
@@ -266,6 +267,11 @@ ExportReport Export(const ExportRequest& request, const CheckpointFiles& base,
   for (const std::unique_ptr<FileWriter>& writer : writers) writer->Commit();
   folders.Keep();
   report.warnings = base.warnings;
+  for (const AdapterUse& use : adapters) {
+    const auto warning =
+        OtherBaseWarning(use.adapter.config, use.adapter.folder, base, request.model);
+    if (warning) report.warnings.push_back(*warning);
+  }
   for (const OutputPlan& plan : plans) {
     for (const PlannedFile& file : plan.files) {
       report.files.push_back({plan.format, file.path, fs::file_size(file.path),
