@@ -28,7 +28,7 @@ void FakeWeight::Apply(const void* self, int64_t row, int64_t begin, int64_t end
     return;
   }
   const int64_t first = grid.block() > 0 ? begin / grid.block() * grid.scale_bytes() : 0;
-  grid.ProjectOn(fake.scales.data() + row * fake.row_scale_bytes_ + first, values, end - begin);
+  grid.ProjectOn(fake.scale_row(row) + first, values, end - begin);
 }
 
 WeightView Weight::Plain() const {

@@ -27,13 +27,24 @@ struct FakeWeight {
   bool kept = false;        // scales are those below, not taken from the values in every product
   bool int8_input = false;  // its input is fake-quantized, int8 with a scale per token
   bool fixed = false;       // kept ones are never taken anew
-  std::vector<uint8_t> scales;  // kept: [rows][blocks of a row][grid->scale_bytes()]
+  Tensor scales;            // kept: bytes [rows, row_scale_bytes()], the blocks of a row in order
+  // Learned scales (quant/fake_quant.h, StepGrad): step = that of `first` * exp(log_steps), rounded
+  // to `scales` by UpdateLearnedScales (model/qat.h). log_steps [rows, blocks of a row] is trained;
+  // the relative change makes one learning rate fit weights and steps alike.
+  std::unique_ptr<Param> log_steps;
+  Tensor first;
   WeightMap map;
 
   FakeWeight(const Grid& which, int64_t cols);
   FakeWeight(const FakeWeight&) = delete;
   FakeWeight& operator=(const FakeWeight&) = delete;
   int64_t row_scale_bytes() const { return row_scale_bytes_; }
+  // Room for the scales of so many rows.
+  void AllocateScales(int64_t rows) { scales = Tensor({rows, row_scale_bytes_}, DType::kI8); }
+  uint8_t* scale_row(int64_t row) { return scales.data<uint8_t>() + row * row_scale_bytes_; }
+  const uint8_t* scale_row(int64_t row) const {
+    return scales.data<uint8_t>() + row * row_scale_bytes_;
+  }
 
  private:
   static void Apply(const void* self, int64_t row, int64_t begin, int64_t end,

@@ -1,10 +1,13 @@
 #include "model/qat.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "autograd/base/dry_run.h"
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/parallel.h"
@@ -18,6 +21,7 @@ namespace lapidary {
 namespace {
 
 constexpr char kNone[] = "none";
+constexpr char kLearnedSuffix[] = ".qat_log_step";
 
 void CheckGridName(const std::string& name, const std::string& where) {
   if (name != kNone) GetGrid(name, where);
@@ -48,8 +52,8 @@ void CheckFits(const Weight& weight, const std::string& grid_name) {
 void TakeScales(Weight* weight, bool fixed) {
   FakeWeight& fake = *weight->fake;
   const Grid& grid = *fake.grid;
-  const int64_t rows = weight->rows(), cols = weight->cols(), bytes = fake.row_scale_bytes();
-  fake.scales.resize(static_cast<size_t>(rows * bytes));
+  const int64_t rows = weight->rows(), cols = weight->cols();
+  fake.AllocateScales(rows);
   WeightView view = weight->Plain();
   WeightMap adapter = fake.map;
   adapter.apply = nullptr;
@@ -63,7 +67,11 @@ void TakeScales(Weight* weight, bool fixed) {
         std::vector<float> values(static_cast<size_t>(cols));
         for (int64_t i = r.begin; i < r.end; ++i) {
           DequantizeColumns(view, i, 0, cols, values.data());
-          uint8_t* to = fake.scales.data() + i * bytes;
+          uint8_t* to = fake.scale_row(i);
+          if (fake.log_steps) {
+            grid.Fit(values.data(), cols, to);
+            continue;
+          }
           grid.Measure(values.data(), cols, to);
           if (fixed && q4) KeepSolvedScales(values.data(), cols, to);
         }
@@ -79,11 +87,12 @@ bool CopyScales(Weight* weight) {
   if (weight->param || !format || view.format != format->id || fake.grid->scale_bytes() == 0)
     return false;
   const int64_t blocks = view.cols / format->block_size, size = format->head.bytes;
-  fake.scales.resize(static_cast<size_t>(view.rows * fake.row_scale_bytes()));
+  fake.AllocateScales(view.rows);
+  if (DryRun()) return true;
   const WeightFormat& stored = GetWeightFormat(view.format);
   for (int64_t row = 0; row < view.rows; ++row) {
     for (int64_t b = 0; b < blocks; ++b) {
-      uint8_t* to = fake.scales.data() + row * fake.row_scale_bytes() + b * size;
+      uint8_t* to = fake.scale_row(row) + b * size;
       if (view.layout == WeightLayout::kRows) {
         std::memcpy(to,
                     static_cast<const uint8_t*>(view.data) + row * view.row_bytes +
@@ -105,6 +114,28 @@ bool CopyScales(Weight* weight) {
     }
   }
   return true;
+}
+
+// Makes the steps of a weight parameters, from the values that it has.
+void BeginLearning(Weight* weight) {
+  FakeWeight& fake = *weight->fake;
+  LAPIDARY_CHECK(weight->param,
+                 "qat: scales \"learned\" must be of weights that are trained whole; "
+                 "got ",
+                 weight->name,
+                 ", which is frozen: a scale's gradient is made of its "
+                 "weights' own, which an adapter never forms; try lora: null, or scales \"follow\" "
+                 "or \"base\"");
+  const int64_t block = fake.grid->block();
+  fake.log_steps = std::make_unique<Param>();
+  fake.log_steps->name = weight->name + kLearnedSuffix;
+  fake.log_steps->value = Tensor::Zeros({weight->rows(), block > 0 ? weight->cols() / block : 1});
+  fake.log_steps->trainable = true;
+  TakeScales(weight, /*fixed=*/true);
+  fake.first = Tensor(fake.scales.shape(), DType::kI8);
+  if (!DryRun())
+    std::memcpy(fake.first.data<uint8_t>(), fake.scales.data<uint8_t>(),
+                static_cast<size_t>(fake.scales.byte_size()));
 }
 
 }  // namespace
@@ -149,6 +180,10 @@ QatRecord ResolveQat(Transformer& model, const QatConfig& config) {
                  "exclude_modules and format_pattern");
   for (const auto& [name, grid] : record.grids) {
     const Grid& g = GetGrid(grid, "qat");
+    LAPIDARY_CHECK(config.scales != "learned" || g.learns(),
+                   "qat: learned scales must be of a grid with one free step a block (int4_g32, "
+                   "int4_g128, int3_g32, int8_channel, q4_0, q8_0); got ",
+                   grid, "; try scales \"follow\"");
     LAPIDARY_CHECK(
         (config.scales == "follow" && config.scale_refresh_steps == 1) || g.scale_bytes() > 0,
         "qat: kept scales must be of a grid that offers them; got ", grid,
@@ -177,7 +212,7 @@ void AttachQat(Transformer& model, const QatRecord& record, const std::string& s
     const Grid& grid = GetGrid(choice->second, "qat");
     weight.fake = std::make_unique<FakeWeight>(grid, weight.cols());
     weight.fake->int8_input = record.int8_activations && linear;
-    weight.fake->fixed = record.scales == "base";
+    weight.fake->fixed = record.scales != "follow";
     weight.fake->kept = weight.fake->fixed || grid.block() == 0 || record.scale_refresh_steps > 1;
     if (linear) BindAdapter(*linear);
     if (!weight.fake->fixed) return;
@@ -186,7 +221,10 @@ void AttachQat(Transformer& model, const QatRecord& record, const std::string& s
       const auto size = static_cast<uint64_t>(weight.rows() * weight.fake->row_scale_bytes());
       LAPIDARY_CHECK(tensor.bytes == size, scales, ": '", weight.name, "' must have ", size,
                      " bytes of scales; got ", tensor.bytes, "; try the run's own file");
-      weight.fake->scales.assign(tensor.data, tensor.data + size);
+      weight.fake->AllocateScales(weight.rows());
+      std::memcpy(weight.fake->scale_row(0), tensor.data, size);
+    } else if (record.scales == "learned") {
+      BeginLearning(&weight);
     } else if (!CopyScales(&weight)) {
       TakeScales(&weight, /*fixed=*/true);
     }
@@ -218,6 +256,68 @@ void RefreshQatScales(Transformer& model) {
   });
 }
 
+std::vector<Param*> LearnedSteps(Transformer& model) {
+  std::vector<Param*> params;
+  ForEachQatWeight(model, [&](Weight& weight, Linear*) {
+    if (weight.fake && weight.fake->log_steps) params.push_back(weight.fake->log_steps.get());
+  });
+  return params;
+}
+
+void UpdateLearnedScales(Transformer& model) {
+  ForEachQatWeight(model, [&](Weight& weight, Linear*) {
+    if (!weight.fake || !weight.fake->log_steps) return;
+    FakeWeight& fake = *weight.fake;
+    const Grid& grid = *fake.grid;
+    const int64_t bytes = grid.scale_bytes();
+    const float* logs = fake.log_steps->value.data();
+    ParallelFor(
+        fake.log_steps->value.size(),
+        [&](Range r) {
+          for (int64_t i = r.begin; i < r.end; ++i)
+            grid.StoreStep(grid.Step(fake.first.data<uint8_t>() + i * bytes) * std::exp(logs[i]),
+                           fake.scales.data<uint8_t>() + i * bytes);
+        },
+        4096);
+  });
+}
+
+void FormStepGradients(Transformer& model) {
+  ForEachQatWeight(model, [&](Weight& weight, Linear*) {
+    if (!weight.fake || !weight.fake->log_steps || !weight.fake->on) return;
+    if (!weight.param->grad.defined()) return;
+    FakeWeight& fake = *weight.fake;
+    const Grid& grid = *fake.grid;
+    Tensor& dlogs = fake.log_steps->grad;
+    dlogs = Tensor(fake.log_steps->value.shape());
+    const int64_t cols = weight.cols(), steps = dlogs.shape()[1], bytes = grid.scale_bytes();
+    ParallelFor(
+        weight.rows(),
+        [&](Range r) {
+          for (int64_t row = r.begin; row < r.end; ++row) {
+            float* d = dlogs.data() + row * steps;
+            grid.StepGrad(fake.scale_row(row), weight.param->value.data() + row * cols, cols,
+                          weight.param->grad.data() + row * cols, d);
+            // d step / d log step = step.
+            for (int64_t b = 0; b < steps; ++b) d[b] *= grid.Step(fake.scale_row(row) + b * bytes);
+          }
+        },
+        std::max<int64_t>(1, 16384 / cols));
+  });
+}
+
+void ForEachSavedScales(Transformer& model, const QatRecord& record,
+                        const std::function<void(const std::string& name, Tensor& scales)>& visit) {
+  ForEachQatWeight(model, [&](Weight& weight, Linear*) {
+    if (!weight.fake || !weight.fake->scales.defined()) return;
+    if (weight.fake->log_steps) {
+      visit(weight.name + ".qat_scales", weight.fake->first);
+    } else if (!weight.fake->fixed && record.scale_refresh_steps > 1) {
+      visit(weight.name + ".qat_scales", weight.fake->scales);
+    }
+  });
+}
+
 void WriteQatRecord(const std::string& folder, const QatRecord& record) {
   nlohmann::ordered_json json = {{"format_version", 1},
                                  {"scales", record.scales},
@@ -246,14 +346,15 @@ std::optional<QatRecord> ReadQatRecord(const std::string& folder) {
   } catch (const nlohmann::json::exception& error) {
     throw Error(StrCat(path, ": must be as this program wrote it; got ", error.what()));
   }
-  LAPIDARY_CHECK(record.scales == "follow" || record.scales == "base", path,
-                 ": scales must be follow or base; got '", record.scales, "'");
+  LAPIDARY_CHECK(record.scales == "follow" || record.scales == "base" || record.scales == "learned",
+                 path, ": scales must be follow, base or learned; got '", record.scales, "'");
   for (const auto& [name, grid] : record.grids) GetGrid(grid, StrCat(path, ": '", name, "'"));
   return record;
 }
 
 void WriteQatScales(const std::string& folder, Transformer& model, const QatRecord& record) {
-  if (record.scales != "base") return;
+  if (record.scales == "follow") return;
+  UpdateLearnedScales(model);
   std::map<std::string, const Weight*> weights;
   std::vector<TensorSpec> specs;
   ForEachQatWeight(model, [&](Weight& weight, Linear*) {
@@ -263,8 +364,8 @@ void WriteQatScales(const std::string& folder, Transformer& model, const QatReco
   });
   SafetensorsWriter writer(folder + "/" + kQatScalesFile, specs);
   for (const TensorSpec& spec : writer.order()) {
-    const std::vector<uint8_t>& scales = weights.at(spec.name)->fake->scales;
-    writer.Append(scales.data(), scales.size());
+    const Tensor& scales = weights.at(spec.name)->fake->scales;
+    writer.Append(scales.data<uint8_t>(), static_cast<uint64_t>(scales.byte_size()));
   }
   writer.Commit();
 }

@@ -9,6 +9,7 @@
 #define LAPIDARY_MODEL_QAT_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -31,7 +32,8 @@ struct QatConfig {
   std::string embedding_format;  // of the embedding and the head; "": not quantized
   // "follow": of the values in every product. "base": taken once, of the base's values, and kept;
   // of a base in the grid's own format its very scales, of values that lie on a Q4_0 grid that
-  // grid's.
+  // grid's. "learned": parameters of their own (LSQ, Esser et al. 2020, arXiv:1902.08153), begun at
+  // the least squared error; for weights that are trained whole, on grids that learn.
   std::string scales = "follow";
   // Steps between measuring the scales of formats that do not follow for free: above 1 for every
   // grid, and always for scales of whole rows.
@@ -55,7 +57,8 @@ struct QatRecord {
 
 // The file of a record, beside an adapter or a model.
 inline constexpr char kQatRecordFile[] = "qat_config.json";
-// Kept scales (scales "base"): U8 tensors [rows, bytes of a row's scales] by the weight's name.
+// Kept scales (scales "base", "learned"): U8 tensors [rows, bytes of a row's scales] by the
+// weight's name.
 inline constexpr char kQatScalesFile[] = "qat_scales.safetensors";
 
 // Throws Error "WHERE: rule; got; try" if a grid or word is unknown.
@@ -75,6 +78,21 @@ void DetachQat(Transformer& model);
 void SetQatActive(Transformer& model, bool active);
 // Measures kept scales anew, from the weights with their adapters; fixed ones stay.
 void RefreshQatScales(Transformer& model);
+
+// Learned scales: their parameters, one a matrix, [rows, blocks of a row], names ending in
+// ".qat_log_step".
+std::vector<Param*> LearnedSteps(Transformer& model);
+// Rounds them to the scales that products see; before a step and before an evaluation.
+void UpdateLearnedScales(Transformer& model);
+// After the gradients of the weights are formed: those of the steps from them (Grid::StepGrad), and
+// the weights' own become 0 where a code is clipped. Nothing where fake quantization is off. No
+// second gradient of a matrix is held: block by block, in place.
+void FormStepGradients(Transformer& model);
+
+// visit(name, bytes) for what a checkpoint must hold beside the parameters so that a run goes on
+// with the same scales: where learned ones began, and those that are measured rarely.
+void ForEachSavedScales(Transformer& model, const QatRecord& record,
+                        const std::function<void(const std::string& name, Tensor& scales)>& visit);
 
 void WriteQatRecord(const std::string& folder, const QatRecord& record);
 // Nothing if the folder has no record. Throws Error for a broken one.

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "autograd/base/error.h"
+#include "autograd/weight.h"
 #include "quant/formats/blocks.h"
 #include "quant/formats/lanes.h"
 
@@ -25,6 +26,10 @@ class FormatGrid final : public Grid {
     format_ = &format;
     rule_ = &GetScaleRule(format, rule);
     scale_bytes_ = format.head.bytes;
+    if (format.id == kFormatQ4_0 || format.id == kFormatQ8_0) {
+      low_ = static_cast<float>(format.head.low);
+      high_ = static_cast<float>(format.head.high);
+    }
     // Power-of-two scales, or bf16 scales with codes of 4 bits.
     exact_in_bf16_ = format.id == 39 || std::string_view(rule) == "qat";
   }
@@ -98,6 +103,11 @@ class FormatGrid final : public Grid {
     return steps[0];
   }
 
+  void StoreStep(float step, uint8_t* scales) const override {
+    // Q4_0 keeps the scales of its rule "qat": what bf16 holds, stored as f16.
+    formats::StoreHalf(format_->id == kFormatQ4_0 ? RoundToBf16(step) : step, scales);
+  }
+
  private:
   static constexpr int kMostBytes = 512, kMostSubs = 16;
 };
@@ -160,6 +170,8 @@ class IntGrid final : public Grid {
     block_ = group;
     bits_ = kBits;
     scale_bytes_ = 2;
+    low_ = -static_cast<float>(1 << (kBits - 1));
+    high_ = -low_ - 1;
     exact_in_bf16_ = false;  // codes and scales survive, but a stock quantizer measures others
   }
 
@@ -193,6 +205,11 @@ class IntGrid final : public Grid {
     return F32FromBf16(bits);
   }
 
+  void StoreStep(float step, uint8_t* scales) const override {
+    const uint16_t bits = Bf16FromF32(step);
+    std::memcpy(scales, &bits, 2);
+  }
+
  private:
   const ProjectFunction project_;
 };
@@ -222,6 +239,51 @@ std::vector<const Grid*> MakeGrids() {
 }
 
 }  // namespace
+
+void Grid::Fit(const float* values, int64_t n, uint8_t* scales) const {
+  Measure(values, n, scales);
+  const int64_t block = block_ > 0 ? block_ : n;
+  std::vector<float> on(static_cast<size_t>(block));
+  for (int64_t i = 0; i < n; i += block, scales += scale_bytes_) {
+    const float step = Step(scales);
+    double least = 0;
+    for (int k = 0; k < 13; ++k) {
+      uint8_t tried[2];
+      StoreStep(step * (0.64f + 0.04f * static_cast<float>(k)), tried);
+      std::copy_n(values + i, block, on.data());
+      ProjectOn(tried, on.data(), block);
+      double error = 0;
+      for (int64_t j = 0; j < block; ++j) {
+        const double off = static_cast<double>(on[static_cast<size_t>(j)]) - values[i + j];
+        error += off * off;
+      }
+      if (k > 0 && error >= least) continue;
+      least = error;
+      std::memcpy(scales, tried, 2);
+    }
+  }
+}
+
+void Grid::StepGrad(const uint8_t* scales, const float* values, int64_t n, float* dvalues,
+                    float* dsteps) const {
+  const int64_t block = block_ > 0 ? block_ : n;
+  const double share = 1.0 / std::sqrt(static_cast<double>(block) * static_cast<double>(high_));
+  for (int64_t i = 0; i < n; i += block, scales += scale_bytes_, ++dsteps) {
+    const float step = Step(scales);
+    double sum = 0;
+    for (int64_t k = i; step != 0 && k < i + block; ++k) {
+      const float v = values[k] / step;
+      if (v < low_ || v > high_) {
+        sum += static_cast<double>(dvalues[k]) * (v < low_ ? low_ : high_);
+        dvalues[k] = 0;
+      } else {
+        const float code = (v + 12582912.0f) - 12582912.0f;
+        sum += static_cast<double>(dvalues[k]) * (code - v);
+      }
+    }
+    *dsteps = static_cast<float>(sum * share);
+  }
+}
 
 const std::vector<const Grid*>& AllGrids() {
   static const auto* grids = new std::vector<const Grid*>(MakeGrids());

@@ -10,7 +10,8 @@
 //   int8_channel bf16(max|w| / 127.5) of the whole row    compressed-tensors, per channel
 //
 // Scales follow the values (Project), or are taken once and kept while the values move (Measure,
-// then ProjectOn, which takes the nearest code). Everything is a pure function, row by row: any
+// then ProjectOn, which takes the nearest code), or are learned like a weight (Fit, then StepGrad:
+// LSQ, Esser et al. 2020, arXiv:1902.08153). Everything is a pure function, row by row: any
 // thread, any order, same bits on every instruction set.
 #ifndef LAPIDARY_QUANT_FAKE_QUANT_H_
 #define LAPIDARY_QUANT_FAKE_QUANT_H_
@@ -57,6 +58,24 @@ class Grid {
   // without offsets.
   virtual float Step(const uint8_t* scales) const = 0;
 
+  // Whether steps can be learned: one step a block, any value, no offset.
+  bool learns() const { return high_ > 0; }
+  // The stored scales of a block whose step is `step`, rounded as the grid keeps it. Grids that
+  // learn.
+  virtual void StoreStep(float step, uint8_t* scales) const = 0;
+  // Scales as Measure, then of 13 multiples 0.64, 0.68, ..., 1.12 of each step the one with the
+  // least squared error of its block on the nearest codes (the first on ties). Grids that learn.
+  void Fit(const float* values, int64_t n, uint8_t* scales) const;
+  // The gradients of  w' = s q(w / s), q = rne(clamp(v, low, high)), from dw' [n], which becomes
+  // dw:
+  //   dw = dw' where low <= w / s <= high, else 0
+  //   ds = sum over the block of dw' * (q(v) - v where low <= v <= high, else low or high),
+  //        times 1 / sqrt(block * high)                    (eqs. 3 and 5, and section 2.2, there)
+  // one float in `dsteps` for every block, sums in double in order. A step of 0 has no gradient,
+  // and dw = dw'. Grids that learn.
+  void StepGrad(const uint8_t* scales, const float* values, int64_t n, float* dvalues,
+                float* dsteps) const;
+
  protected:
   std::string name_;
   int64_t block_ = 0;
@@ -65,6 +84,7 @@ class Grid {
   int bits_ = 0;
   int64_t scale_bytes_ = 0;
   bool exact_in_bf16_ = false;
+  float low_ = 0, high_ = 0;  // codes of a grid that learns
 };
 
 // All grids, the ones named above first.

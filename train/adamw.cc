@@ -109,6 +109,7 @@ void AdamW::Step(double learning_rate) {
 
 bool DecaysByName(const std::string& name) {
   if (name.find("bias") != std::string::npos) return false;
+  if (name.ends_with(".qat_log_step")) return false;
   // "norm" as the end of a word of the path: ".norm.", "_norm.", "layernorm.", "pos_norm_"; "_ln1".
   return name.find("norm") == std::string::npos && name.find("_ln1") == std::string::npos &&
          name.find("_ln2") == std::string::npos;

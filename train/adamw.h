@@ -62,7 +62,8 @@ class AdamW {
   std::vector<AdamWSlot> slots_;
 };
 
-// The rule of Hugging Face's Trainer: biases and the gains of norms do not decay.
+// The rule of Hugging Face's Trainer: biases and the gains of norms do not decay; nor do the
+// learned steps of fake quantization.
 bool DecaysByName(const std::string& name);
 
 }  // namespace lapidary

@@ -135,10 +135,27 @@ class Rehearsal {
     hidden_ = model.config.text.hidden_size;
     parts.program = kProgramBytes + model.config.text.vocab_size * kBytesPerWord;
     parts.adapter = Live() - parts.tables;
-    const std::vector<Param*> params = TrainableParams(model);
+    std::vector<Param*> params = TrainableParams(model);
+    if (config.qat) {
+      AttachQat(model, ResolveQat(model, *config.qat));
+      parts.scales = Live() - parts.tables - parts.adapter;
+      for (Param* steps : LearnedSteps(model)) params.push_back(steps);
+    }
     for (const Param* p : params) parts.gradients += p->value.byte_size();
     optimizer_.emplace(params, AdamWOptions{.states = StatesOf(config.optim)});
-    parts.optimizer = Live() - parts.tables - parts.adapter;
+    parts.optimizer = Live() - parts.tables - parts.adapter - parts.scales;
+    if (config.distillation && config.distillation->teacher == "base") {
+      const bool same = config.lora && config.lora->modules_to_save.empty();
+      if (!same) {  // as a session does: the base once more
+        const int64_t before = Live();
+        teacher_base_ =
+            LoadModel(config.model_name_or_path, {config.base_format, config.embedding_format});
+        parts.tables += Live() - before;
+        parts.teacher = MappedBytes(teacher_base_->model, false);
+      }
+      teacher_ = TeacherFromModel(*config.distillation, same ? &model : &teacher_base_->model);
+      options_.teacher = teacher_.get();
+    }
     options_.loss_chunk = config.loss_chunk;
     options_.max_grad_norm = config.max_grad_norm;
     options_.forward.compute = ComputeOf(config.compute);
@@ -236,6 +253,8 @@ class Rehearsal {
   MemoryPlan& plan_;
   LoadedModel loaded_;
   std::optional<AdamW> optimizer_;
+  std::optional<LoadedModel> teacher_base_;
+  std::unique_ptr<DistillTeacher> teacher_;
   StepOptions options_;
   bool streamable_ = false;
   int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
@@ -293,7 +312,7 @@ class Chooser {
     const int64_t on_disk = std::min(disk, kept);
     plan.disk = on_disk * input;
     parts.layer_inputs = config_.gradient_checkpointing ? (kept - on_disk) * input : 0;
-    const int64_t lasting = parts.tables + parts.adapter + parts.optimizer;
+    const int64_t lasting = parts.tables + parts.adapter + parts.scales + parts.optimizer;
     parts.activations = std::max<int64_t>(
         peak.arena - lasting - parts.gradients - parts.layer_inputs - parts.media, 0);
     parts.workspace = peak.scratch + Threads() * kPanelBytes;
@@ -302,7 +321,8 @@ class Chooser {
     plan.arena = std::max(peak.arena, saving);
     parts.evaluation = std::max<int64_t>(peak.evaluation - plan.arena, 0);
     plan.arena += parts.evaluation;
-    parts.total = parts.base + plan.arena + parts.workspace + parts.program + parts.data;
+    parts.total =
+        parts.base + parts.teacher + plan.arena + parts.workspace + parts.program + parts.data;
     plan.policy = std::move(policy);
     least_ = least_ == 0 ? parts.total : std::min(least_, parts.total);
     if (parts.total > plan_.limit) return false;
@@ -504,6 +524,8 @@ nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& confi
             {"adapter", p.adapter},
             {"gradients", p.gradients},
             {"optimizer", p.optimizer},
+            {"scales", p.scales},
+            {"teacher", p.teacher},
             {"layer_inputs", p.layer_inputs},
             {"activations", p.activations},
             {"media", p.media},
@@ -549,6 +571,8 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
   row("adapter", p.adapter, config.lora ? "float32" : "all parameters, float32");
   row("gradients", p.gradients, "float32");
   row("optimizer", p.optimizer, config.optim);
+  if (p.scales > 0) row("scales", p.scales, "of fake quantization, kept or learned");
+  if (p.teacher > 0) row("teacher", p.teacher, "the base once more, for the distillation");
   row("layer inputs", p.layer_inputs,
       plan.disk > 0 ? StrCat("in memory; ", Gigabytes(plan.disk), " on disk") : "in memory");
   row("activations", p.activations,

@@ -22,6 +22,8 @@ struct MemoryParts {
   int64_t tables = 0;        // norms and tables of embedders, as float32
   int64_t adapter = 0;       // values of the trainable parameters
   int64_t gradients = 0;     // of them
+  int64_t scales = 0;        // of fake quantization, where they are kept or learned
+  int64_t teacher = 0;       // the base once more, of a distillation while the weights move
   int64_t optimizer = 0;     // moments
   int64_t layer_inputs = 0;  // what layers keep in memory
   int64_t activations = 0;   // all else that a step holds at its peak

@@ -118,13 +118,18 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
     file.integers[name + ".step"] = slot.step;
     if (!adapter) file.tensors[name + ".master"] = slot.param->value;
   }
+  if (qat) {
+    ForEachSavedScales(
+        model, *qat, [&](const std::string& name, Tensor& scales) { file.tensors[name] = scales; });
+  }
   file.texts["cursor"] = state.cursor.dump();
   WriteStateFile(folder + "/" + kStateFile, file);
   WriteFile(folder + "/" + kConfigFile, TrainConfigText(config));
   WriteFile(folder + "/" + kStateText, TrainerStateJson(config, state).dump(1) + "\n");
 }
 
-RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer) {
+RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer* model,
+                        const QatRecord* qat) {
   const std::string state_path = folder + "/" + kStateFile;
   const StateFile file = ReadStateFile(state_path);
   for (AdamWSlot& slot : optimizer.slots()) {
@@ -143,6 +148,12 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer) {
                  optimizer.slots().size(), " parameters; got ", file.integers.size(),
                  "; try the lora settings of the run");
   RunState state;
+  if (qat) {
+    ForEachSavedScales(*model, *qat, [&](const std::string& name, Tensor& scales) {
+      state.scales = file.tensors.contains(name);
+      if (state.scales) Restore(file, state_path, name, &scales);
+    });
+  }
   const auto cursor = file.texts.find("cursor");
   LAPIDARY_CHECK(cursor != file.texts.end(), state_path, ": must hold 'cursor'; got nothing");
   state.cursor = Json::parse(cursor->second, nullptr, false);

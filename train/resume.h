@@ -23,7 +23,8 @@ struct RunState {
   double epoch = 0;
   int64_t max_steps = 0;
   int64_t tokens_seen = 0;
-  nlohmann::ordered_json cursor;                                 // of the loader
+  bool scales = false;            // read: the scales of fake quantization were in the checkpoint
+  nlohmann::ordered_json cursor;  // of the loader
   nlohmann::ordered_json log = nlohmann::ordered_json::array();  // log_history
   nlohmann::ordered_json pending =
       nlohmann::ordered_json::object();  // sums since the last log line
@@ -32,7 +33,8 @@ struct RunState {
 // Fills `folder` with a checkpoint: the adapter (PEFT), or the model (full fine-tuning, `adapter`
 // null); trainer_state.h5 with the data cursor and, by parameter name, `.exp_avg`, `.exp_avg_sq`,
 // `.step` (of 8-bit states also `.exp_avg.absmax` and
-// `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values;
+// `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values, and
+// `.qat_scales` of fake quantization (ForEachSavedScales);
 // training_config.json; with `qat` its record and kept scales; trainer_state.json last. Throws
 // Error if something cannot be written.
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
@@ -40,9 +42,11 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
                      const QatRecord* qat = nullptr);
 
 // Reads what WriteCheckpoint wrote besides the parameters of an adapter, which LoadAdapter reads:
-// fills the optimizer (and master values), returns the state. Throws Error if the checkpoint's
+// fills the optimizer (and master values) and, with `qat`, the model's kept scales where the
+// checkpoint has all of them; returns the state. Throws Error if the checkpoint's
 // parameters are not the optimizer's.
-RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer);
+RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer* model = nullptr,
+                        const QatRecord* qat = nullptr);
 
 // Compares the configuration of a checkpoint with the one to go on with. Throws Error naming a key
 // that would make it another run (data order, adapter, precision); returns a warning for each key

@@ -121,7 +121,10 @@ Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& 
                                                    .weight_decay = config.weight_decay,
                                                    .states = StatesOf(config.optim)},
                                       DecaysByName);
-  if (resume) state = ReadCheckpoint(resume->folder, *optimizer);
+  if (resume) {
+    state = ReadCheckpoint(resume->folder, *optimizer, &bundle.model, qat ? &*qat : nullptr);
+    scales_measured_ = state.scales;
+  }
   OpenData(report);
   PlanSteps();
   step_options.loss_chunk = config.loss_chunk;
@@ -172,6 +175,7 @@ void Session::OpenModel(const OutputFolder& output) {
     SetQatActive(model, state.step >= config.qat->start_step);
   }
   params = TrainableParams(model);
+  for (Param* steps : LearnedSteps(model)) params.push_back(steps);
   if (!config.distillation) return;
   if (config.distillation->teacher != "base") {
     teacher = TeacherFromFile(*config.distillation, model.head().rows());
@@ -189,7 +193,8 @@ void Session::PrepareStep(int64_t step) {
   if (!config.qat) return;
   const int64_t start = config.qat->start_step;
   SetQatActive(bundle.model, step >= start);
-  // The first step of a process, too: scales are not part of a checkpoint.
+  UpdateLearnedScales(bundle.model);
+  // The first step of a process, too, unless the checkpoint held the scales.
   if (step >= start && (!scales_measured_ || (step - start) % qat->scale_refresh_steps == 0)) {
     RefreshQatScales(bundle.model);
     scales_measured_ = true;
@@ -197,6 +202,7 @@ void Session::PrepareStep(int64_t step) {
 }
 
 void Session::PrepareEvaluation(bool final) {
+  if (config.qat) UpdateLearnedScales(bundle.model);
   // In the middle of a run with rare refreshes the evaluation must not change the steps after it.
   if (config.qat && (final || qat->scale_refresh_steps == 1)) RefreshQatScales(bundle.model);
   if (config.qat && final) SetQatActive(bundle.model, true);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "autograd/ops/basic.h"
+#include "model/qat.h"
 #include "train/clip.h"
 
 namespace lapidary {
@@ -68,6 +69,7 @@ StepResult StepGradients(Transformer& model, const std::vector<Param*>& params,
       tape.Backward(Scale(sum, static_cast<float>(1.0 / result.target_tokens)));
     }
   }
+  FormStepGradients(model);
   result.loss = sum_of_losses / result.target_tokens;
   result.divergence /= result.target_tokens;
   return result;

@@ -67,10 +67,9 @@ struct Case {
   void Keep() {
     const std::vector<float> merged = Merged();
     FakeWeight& fake = *linear.w.fake;
-    fake.scales.resize(static_cast<size_t>(kOut * fake.row_scale_bytes()));
+    fake.AllocateScales(kOut);
     for (int64_t o = 0; o < kOut; ++o)
-      fake.grid->Measure(merged.data() + o * kIn, kIn,
-                         fake.scales.data() + o * fake.row_scale_bytes());
+      fake.grid->Measure(merged.data() + o * kIn, kIn, fake.scale_row(o));
   }
 
   // W + s B A by the definition of autograd/weight_map.h.

@@ -23,7 +23,7 @@ TrainedGrids::TrainedGrids(const std::vector<AdapterUse>& adapters, const std::s
   if (adapters.empty() && !folder.empty()) record = ReadQatRecord(folder);
   if (!record) return;
   for (const auto& [name, grid] : record->grids) grids_[name] = &GetGrid(grid, folder);
-  if (record->scales == "base") scales_ = OpenCheckpoint(folder + "/" + kQatScalesFile);
+  if (record->scales != "follow") scales_ = OpenCheckpoint(folder + "/" + kQatScalesFile);
   Check(base, folder);
 }
 
