@@ -1,28 +1,38 @@
 // How much of what quantization costs is won back by training on the grid. One command:
-//   bench_qat_recovery [--text PATH ...] [--seeds 3] [--pretrain 900] [--steps 300]
-//                      [--grids q4_0,int3_g32,q3_k,mxfp4] [--json]
+//   bench_qat_recovery [--results FILE] [--text PATH ...] [--seeds 3] [--pretrain 900]
+//                      [--steps 300] [--grids q4_0,q3_k,int3_g32,mxfp4] [--arms ...] [--json]
 // A small model (4 layers, 256 wide) is pre-trained on text of this machine (by default the headers
-// of its C++ library), then taken on for the same steps on the same data in several ways:
-//   control     full fine-tuning in full precision
-//   rounded     the control, its matrices rounded to nearest (ggml's own bytes where it has the
-//   format) QAT         full fine-tuning on the grid, from the same start: on the data; towards the
-//               unquantized start's probabilities and the data, half each (distilled)
+// of its C++ library), then taken on for the same steps, at the same rate, on the same data in
+// several ways:
+//   control    full fine-tuning in full precision
+//   rounded    the control, its matrices rounded to nearest (ggml's own bytes where it has the
+//              format)
+//   data       QAT: full fine-tuning on the grid, from the same start as the control, on the data
+//   distilled  the same, the loss half the data's and half the divergence from the control, the
+//              very model whose quality is to be kept
+//   learned    distilled, with learned scales (LSQ); grids that offer it
 // Held-out text, of files that are not trained on: perplexity, KL(control || arm), how often the
 // likeliest token is the control's. Share recovered of the loss:
 //   (rounded - QAT) / (rounded - control)
-// The matrices of the decoder layers are on the grid, embedding and norms are not. Scales follow
-// the weights. Everything is a function of the seed; printed are all seeds, their mean and spread.
+// The matrices of the decoder layers are on the grid, embedding and norms are not. But in `learned`
+// scales follow the weights. Everything is a function of the seed; printed are all seeds, their
+// mean and spread. With --results every arm is written down when it is done, with the weights of
+// start and control beside the file (FILE.d), and a run that is stopped goes on from there.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/random.h"
+#include "autograd/base/sha256.h"
 #include "autograd/kernels/isa.h"
 #include "data/tokenizer.h"
 #include "model/load.h"
@@ -41,13 +51,60 @@ namespace fs = std::filesystem;
 
 struct Args {
   std::vector<std::string> text = {"/usr/include/c++"};
-  std::string grids = "q4_0,int3_g32,q3_k,mxfp4", folder;
+  std::string grids = "q4_0,q3_k,int3_g32,mxfp4", arms = "data,distilled,learned";
+  std::string results, folder;
   int64_t seeds = 3, pretrain = 900, steps = 300, tokens = 1024, held_out = 48;
   double pretrain_rate = 2e-3, rate = 3e-4;
   bool json = false;
 };
 
 constexpr int64_t kSequence = 256;
+
+std::vector<std::string> Split(const std::string& list) {
+  std::vector<std::string> words;
+  std::stringstream in(list);
+  for (std::string word; std::getline(in, word, ',');) words.push_back(word);
+  return words;
+}
+
+// What is done already: one line of JSON for each arm of a seed, "control" among them, under the
+// settings that it was made with.
+class Results {
+ public:
+  Results(const Args& args, std::string settings) : path_(args.results), settings_(settings) {
+    if (path_.empty() || !fs::exists(path_)) return;
+    std::stringstream in(ReadFile(path_));
+    for (std::string line; std::getline(in, line);) {
+      const auto one = nlohmann::ordered_json::parse(line);
+      if (one.at("settings") != settings_) continue;
+      done_[one.at("seed").get<uint64_t>()][one.at("grid")][one.at("arm")] = one.at("figures");
+    }
+  }
+  const nlohmann::ordered_json* Find(uint64_t seed, const std::string& grid,
+                                     const std::string& arm) const {
+    const auto s = done_.find(seed);
+    if (s == done_.end() || !s->second.count(grid) || !s->second.at(grid).count(arm))
+      return nullptr;
+    return &s->second.at(grid).at(arm);
+  }
+  void Add(uint64_t seed, const std::string& grid, const std::string& arm,
+           const nlohmann::ordered_json& figures) {
+    done_[seed][grid][arm] = figures;
+    if (path_.empty()) return;
+    const nlohmann::ordered_json line = {{"settings", settings_},
+                                         {"seed", seed},
+                                         {"grid", grid},
+                                         {"arm", arm},
+                                         {"figures", figures}};
+    std::string text = fs::exists(path_) ? ReadFile(path_) : std::string();
+    WriteFile(path_, text + line.dump() + "\n");
+  }
+  bool kept() const { return !path_.empty(); }
+
+ private:
+  const std::string path_, settings_;
+  std::map<uint64_t, std::map<std::string, std::map<std::string, nlohmann::ordered_json>>> done_;
+};
 
 std::vector<std::string> TextFiles(const std::vector<std::string>& paths) {
   std::vector<std::string> files;
@@ -119,7 +176,8 @@ void Restore(Transformer& model, const Snapshot& snapshot) {
 
 class Recovery {
  public:
-  Recovery(const Args& args, uint64_t seed) : args_(args), seed_(seed) {
+  Recovery(const Args& args, uint64_t seed, Results* results)
+      : args_(args), seed_(seed), results_(*results) {
     ModelConfig config = ParseModelConfig(ShapeText(), "the shape of the bench");
     const std::string folder = StrCat(args.folder, "/seed-", seed);
     MakeModel(config, folder, {.seed = seed, .overwrite = true}, [](int64_t, int64_t) {});
@@ -137,7 +195,9 @@ class Recovery {
   // Steps on the data, from `first` on in its order.
   void Train(int64_t first, int64_t steps, double rate, int64_t warmup, DistillTeacher* teacher) {
     Transformer& model = bundle_.model;
-    AdamW optimizer(TrainableParams(model), {.beta2 = 0.95, .weight_decay = 0.01}, DecaysByName);
+    std::vector<Param*> params = TrainableParams(model);
+    for (Param* learned : LearnedSteps(model)) params.push_back(learned);
+    AdamW optimizer(params, {.beta2 = 0.95, .weight_decay = 0.01}, DecaysByName);
     StepOptions options;
     options.forward.training = true;
     options.forward.compute = Compute::kBfloat16;
@@ -154,6 +214,7 @@ class Recovery {
         runs.push_back(&corpus_.train[RandomBelow({seed_, 0, 3}, at, corpus_.train.size())]);
       }
       RefreshQatScales(model);
+      UpdateLearnedScales(model);
       OptimizerStep(model, optimizer, {BatchOf(runs)}, LearningRate(schedule, step), options);
     }
   }
@@ -166,6 +227,7 @@ class Recovery {
   Figures Evaluate(bool is_control) {
     Transformer& model = bundle_.model;
     RefreshQatScales(model);
+    UpdateLearnedScales(model);
     Figures figures;
     int64_t count = 0;
     if (is_control) control_.clear();
@@ -220,54 +282,100 @@ class Recovery {
     });
   }
 
+  // All arms, those that are missing computed.
   nlohmann::ordered_json Run() {
-    const auto pass = [&](const char* what) {
-      std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed_), what);
-    };
-    pass("pre-training");
-    Train(0, args_.pretrain, args_.pretrain_rate, args_.pretrain / 10, nullptr);
-    const Snapshot start = Save(bundle_.model);
-    Restore(teacher_.model, start);
-    const double before = [&] { return Evaluate(true).loss; }();
-    pass("control");
-    Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, nullptr);
-    const Snapshot control = Save(bundle_.model);
+    const Snapshot start = Stored("start", [&] {
+      Say("pre-training");
+      Train(0, args_.pretrain, args_.pretrain_rate, args_.pretrain / 10, nullptr);
+    });
+    Restore(bundle_.model, start);
+    const Snapshot control = Stored("control", [&] {
+      Say("control");
+      Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, nullptr);
+    });
+    Restore(teacher_.model, control);
+    Restore(bundle_.model, start);
+    const double before = Evaluate(true).loss;
+    Restore(bundle_.model, control);
     const Figures full = Evaluate(true);
     nlohmann::ordered_json out = {
         {"seed", seed_}, {"start_loss", before}, {"control_loss", full.loss}};
-    std::stringstream names(args_.grids);
-    for (std::string name; std::getline(names, name, ',');) {
+    for (const std::string& name : Split(args_.grids)) {
       const Grid& grid = GetGrid(name, "--grids");
-      Restore(bundle_.model, control);
-      RoundToNearest(grid);
-      const Figures rounded = Evaluate(false);
-      const auto arm = [&](const Figures& f) {
-        nlohmann::ordered_json figures = {
-            {"loss", f.loss}, {"perplexity", std::exp(f.loss)}, {"kl", f.kl}, {"top1", f.top1}};
-        if (&f != &rounded) {
-          figures["recovered"] = (rounded.loss - f.loss) / (rounded.loss - full.loss);
-          figures["recovered_kl"] = (rounded.kl - f.kl) / rounded.kl;
+      const auto arm = [&](const std::string& which, const std::function<void()>& make) {
+        const nlohmann::ordered_json* done = results_.Find(seed_, name, which);
+        if (!done) {
+          Say(name + ", " + which);
+          make();
+          const Figures f = Evaluate(false);
+          DetachQat(bundle_.model);
+          results_.Add(
+              seed_, name, which,
+              {{"loss", f.loss}, {"perplexity", std::exp(f.loss)}, {"kl", f.kl}, {"top1", f.top1}});
+          done = results_.Find(seed_, name, which);
         }
-        return figures;
+        out[name][which] = *done;
       };
-      out[name]["rounded"] = arm(rounded);
-      for (const bool distilled : {false, true}) {
-        pass(StrCat(name, distilled ? ", distilled" : ", data").c_str());
-        Restore(bundle_.model, start);
-        QatConfig qat;
-        qat.format = name;
-        AttachQat(bundle_.model, ResolveQat(bundle_.model, qat));
-        std::unique_ptr<DistillTeacher> teacher;
-        if (distilled) teacher = TeacherFromModel({"base", 0.5, 1}, &teacher_.model);
-        Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, teacher.get());
-        out[name][distilled ? "distilled" : "data"] = arm(Evaluate(false));
-        DetachQat(bundle_.model);
+      arm("rounded", [&] {
+        Restore(bundle_.model, control);
+        RoundToNearest(grid);
+      });
+      for (const std::string& which : Split(args_.arms)) {
+        if (which == "learned" && !grid.learns()) continue;
+        arm(which, [&] { TrainArm(which, name, start); });
+        auto& figures = out[name][which];
+        const double rounded = out[name]["rounded"]["loss"], kl = out[name]["rounded"]["kl"];
+        figures["recovered"] = (rounded - figures["loss"].get<double>()) / (rounded - full.loss);
+        figures["recovered_kl"] = (kl - figures["kl"].get<double>()) / kl;
       }
     }
     return out;
   }
 
  private:
+  void Say(const std::string& what) const {
+    std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed_), what.c_str());
+  }
+
+  void TrainArm(const std::string& which, const std::string& grid, const Snapshot& start) {
+    LAPIDARY_CHECK(which == "data" || which == "distilled" || which == "learned",
+                   "--arms: must be of data, distilled, learned; got ", which);
+    Restore(bundle_.model, start);
+    QatConfig qat;
+    qat.format = grid;
+    if (which == "learned") qat.scales = "learned";
+    AttachQat(bundle_.model, ResolveQat(bundle_.model, qat));
+    std::unique_ptr<DistillTeacher> teacher;
+    if (which != "data") teacher = TeacherFromModel({"base", 0.5, 1}, &teacher_.model);
+    Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, teacher.get());
+  }
+
+  // The weights that `make` leaves, or those that an earlier run left.
+  Snapshot Stored(const std::string& name, const std::function<void()>& make) {
+    const std::string path = StrCat(args_.folder, "/seed-", seed_, "-", name, ".f32");
+    if (!results_.kept() || !fs::exists(path)) {
+      make();
+      Snapshot made = Save(bundle_.model);
+      if (!results_.kept()) return made;
+      std::string bytes;
+      for (const std::vector<float>& values : made)
+        bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+      WriteFile(path, bytes);
+      return made;
+    }
+    const std::string bytes = ReadFile(path, uint64_t{1} << 32);
+    Snapshot snapshot = Save(bundle_.model);
+    size_t at = 0;
+    for (std::vector<float>& values : snapshot) {
+      const size_t size = values.size() * sizeof(float);
+      LAPIDARY_CHECK(at + size <= bytes.size(), path, ": must hold the model; got ", bytes.size(),
+                     " bytes; try removing it");
+      std::memcpy(values.data(), bytes.data() + at, size);
+      at += size;
+    }
+    return snapshot;
+  }
+
   static std::string ShapeText() {
     nlohmann::json config = nlohmann::json::parse(MakeModelConfig("tiny", 4).json);
     auto& text = config["text_config"];
@@ -277,6 +385,7 @@ class Recovery {
 
   const Args& args_;
   const uint64_t seed_;
+  Results& results_;
   Bundle bundle_, teacher_;
   Corpus corpus_;
   std::vector<const std::vector<int32_t>*> held_out_;
@@ -294,9 +403,11 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
   }
   std::printf("%-12s %-10s %10s %9s %8s   %s\n", "grid", "arm", "perplexity", "KL", "top-1",
               "recovered of the loss: each seed; mean, spread");
-  std::stringstream names(args.grids);
-  for (std::string name; std::getline(names, name, ',');) {
-    for (const char* arm : {"rounded", "data", "distilled"}) {
+  std::vector<std::string> arms = Split(args.arms);
+  arms.insert(arms.begin(), "rounded");
+  for (const std::string& name : Split(args.grids)) {
+    for (const std::string& arm : arms) {
+      if (!runs[0][name].contains(arm)) continue;
       double perplexity = 0, kl = 0, top1 = 0, mean = 0, low = 1e9, high = -1e9;
       std::string shares;
       for (const auto& run : runs) {
@@ -314,8 +425,8 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
         shares += digits;
       }
       const double n = static_cast<double>(runs.size());
-      std::printf("%-12s %-10s %10.3f %9.5f %7.2f%%   ", name.c_str(), arm, perplexity / n, kl / n,
-                  100 * top1 / n);
+      std::printf("%-12s %-10s %10.3f %9.5f %7.2f%%   ", name.c_str(), arm.c_str(), perplexity / n,
+                  kl / n, 100 * top1 / n);
       if (!shares.empty()) std::printf("%s; %.1f %%, %.1f", shares.c_str(), mean / n, high - low);
       std::printf("\n");
     }
@@ -323,12 +434,19 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
 }
 
 int Run(Args args) {
-  const fs::path folder = fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid());
-  args.folder = folder.string();
+  const std::string settings =
+      StrCat("pretrain ", args.pretrain, " at ", args.pretrain_rate, ", steps ", args.steps, " at ",
+             args.rate, ", tokens ", args.tokens, ", held out ", args.held_out, ", ",
+             IsaName(ActiveIsa()));
+  Results results(args, settings);
+  const bool kept = results.kept();
+  // Weights of other settings lie apart.
+  args.folder = kept ? StrCat(args.results, ".d/", Sha256Hex(settings).substr(0, 12))
+                     : (fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid())).string();
   std::vector<nlohmann::ordered_json> runs;
   for (int64_t seed = 1; seed <= args.seeds; ++seed)
-    runs.push_back(Recovery(args, static_cast<uint64_t>(seed)).Run());
-  fs::remove_all(folder);
+    runs.push_back(Recovery(args, static_cast<uint64_t>(seed), &results).Run());
+  if (!kept) fs::remove_all(args.folder);
   if (args.json) {
     std::printf("%s\n", nlohmann::ordered_json(runs).dump(1).c_str());
   } else {
@@ -345,7 +463,9 @@ int main(int argc, char** argv) {
   CLI::App app("Pre-trains a small model and measures what training on a grid wins back",
                "bench_qat_recovery");
   app.add_option("--text", args.text, "files or folders of text");
+  app.add_option("--results", args.results, "JSON lines; what is there already is not run again");
   app.add_option("--grids", args.grids, "separated by commas");
+  app.add_option("--arms", args.arms, "of data, distilled, learned");
   app.add_option("--seeds", args.seeds)->check(CLI::Range(1, 100));
   app.add_option("--pretrain", args.pretrain, "steps")->check(CLI::Range(10, 1000000));
   app.add_option("--steps", args.steps, "steps of every arm")->check(CLI::Range(10, 1000000));

@@ -234,6 +234,20 @@ TEST_F(PeakMemory, IsAsPlannedWithClips) {
   ExpectAgree(plan, Peak("clips.jsonl", set));
 }
 
+TEST_F(PeakMemory, IsAsPlannedOnAGridWithATeacher) {
+  // The weights of the embedder move, so that the teacher is the base once more.
+  const std::vector<std::string> set = {
+      "qat={\"format\": \"int4_g32\", \"scale_refresh_steps\": 4}",
+      "distillation={\"teacher\": \"base\"}", "lora.modules_to_save=[\"embed_vision\"]"};
+  const Json plan = Plan("long.jsonl", set);
+  EXPECT_GT(plan["memory"]["scales"].get<int64_t>(), 1 << 20);
+  const int64_t teacher = plan["memory"]["teacher"];
+  EXPECT_GT(teacher, 100 << 20);
+  const int64_t peak = Peak("long.jsonl", set);
+  ExpectAgree(plan, peak);
+  EXPECT_FALSE(Agree(Total(plan) - teacher, peak));
+}
+
 TEST_F(PeakMemory, IsAsPlannedWhereEvaluationTakesMore) {
   // Eight held-out records at once against one in training, whose layers keep little.
   std::string lines;
