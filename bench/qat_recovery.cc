@@ -180,7 +180,10 @@ class Recovery {
       : args_(args), seed_(seed), results_(*results) {
     ModelConfig config = ParseModelConfig(ShapeText(), "the shape of the bench");
     const std::string folder = StrCat(args.folder, "/seed-", seed);
-    MakeModel(config, folder, {.seed = seed, .overwrite = true}, [](int64_t, int64_t) {});
+    MakeModelOptions options;
+    options.seed = seed;
+    options.overwrite = true;
+    MakeModel(config, folder, options, [](int64_t, int64_t) {});
     bundle_ = OpenBundle(folder);
     MakeAllTrainable(bundle_.model);
     teacher_ = OpenBundle(folder);
