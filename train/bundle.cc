@@ -135,6 +135,8 @@ void AttachRecordedQat(const std::string& folder, Bundle* bundle) {
   const std::optional<QatRecord> record = ReadQatRecord(folder);
   if (!record || record->projected) return;
   const std::string scales = folder + "/" + kQatScalesFile;
+  LAPIDARY_CHECK(record->scales != "learned" || std::filesystem::exists(scales), scales,
+                 ": must hold the learned scales; got no file; try copying it from the run");
   AttachQat(bundle->model, *record, std::filesystem::exists(scales) ? scales : "");
 }
 

@@ -149,10 +149,14 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer
                  "; try the lora settings of the run");
   RunState state;
   if (qat) {
+    int64_t wanted = 0, found = 0;
     ForEachSavedScales(*model, *qat, [&](const std::string& name, Tensor& scales) {
-      state.scales = file.tensors.contains(name);
-      if (state.scales) Restore(file, state_path, name, &scales);
+      ++wanted;
+      if (!file.tensors.contains(name)) return;
+      ++found;
+      Restore(file, state_path, name, &scales);
     });
+    state.scales = wanted > 0 && found == wanted;
   }
   const auto cursor = file.texts.find("cursor");
   LAPIDARY_CHECK(cursor != file.texts.end(), state_path, ": must hold 'cursor'; got nothing");

@@ -264,6 +264,10 @@ TEST(QatLearned, ExportHoldsTheLearnedScales) {
     });
     EXPECT_GT(compared, 5);
   }
+  // Without the scales there is no telling what was trained.
+  std::filesystem::copy(At("ship-q4_0"), At("no-scales"), std::filesystem::copy_options::recursive);
+  std::filesystem::remove(At("no-scales/qat_scales.safetensors"));
+  EXPECT_THROW(OpenBundle(At("no-scales")), Error);
   // compressed-tensors has the scales as they are.
   Train(Learned("ship-int4", "int4_g32"), {});
   ExportRequest request;
