@@ -1,6 +1,6 @@
 // How much of what quantization costs is won back by training on the grid. One command:
-//   bench_qat_recovery [--results FILE] [--text PATH ...] [--seeds 3] [--pretrain 900]
-//                      [--steps 300] [--grids q4_0,q3_k,int3_g32,mxfp4] [--arms ...] [--json]
+//   bench_qat_recovery [--results FILE] [--text PATH ...] [--seeds 3] [--pretrain 700]
+//                      [--steps 250] [--grids q4_0,q3_k,int3_g32,mxfp4] [--arms ...] [--json]
 // A small model (4 layers, 256 wide) is pre-trained on text of this machine (by default the headers
 // of its C++ library), then taken on for the same steps, at the same rate, on the same data in
 // several ways:
@@ -8,8 +8,8 @@
 //   rounded    the control, its matrices rounded to nearest (ggml's own bytes where it has the
 //              format)
 //   data       QAT: full fine-tuning on the grid, from the same start as the control, on the data
-//   distilled  the same, the loss half the data's and half the divergence from the control, the
-//              very model whose quality is to be kept
+//   distilled  the same, the loss half the data's and half (--mix) the divergence from the control,
+//              the very model whose quality is to be kept
 //   learned    distilled, with learned scales (LSQ); grids that offer it
 // Held-out text, of files that are not trained on: perplexity, KL(control || arm), how often the
 // likeliest token is the control's. Share recovered of the loss:
@@ -53,8 +53,8 @@ struct Args {
   std::vector<std::string> text = {"/usr/include/c++"};
   std::string grids = "q4_0,q3_k,int3_g32,mxfp4", arms = "data,distilled,learned";
   std::string results, folder;
-  int64_t seeds = 3, pretrain = 900, steps = 300, tokens = 1024, held_out = 48;
-  double pretrain_rate = 2e-3, rate = 3e-4;
+  int64_t seeds = 3, pretrain = 700, steps = 250, tokens = 1024, held_out = 48;
+  double pretrain_rate = 2e-3, rate = 3e-4, mix = 0.5;
   bool json = false;
 };
 
@@ -349,7 +349,7 @@ class Recovery {
     if (which == "learned") qat.scales = "learned";
     AttachQat(bundle_.model, ResolveQat(bundle_.model, qat));
     std::unique_ptr<DistillTeacher> teacher;
-    if (which != "data") teacher = TeacherFromModel({"base", 0.5, 1}, &teacher_.model);
+    if (which != "data") teacher = TeacherFromModel({"base", args_.mix, 1}, &teacher_.model);
     Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, teacher.get());
   }
 
@@ -439,8 +439,8 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
 int Run(Args args) {
   const std::string settings =
       StrCat("pretrain ", args.pretrain, " at ", args.pretrain_rate, ", steps ", args.steps, " at ",
-             args.rate, ", tokens ", args.tokens, ", held out ", args.held_out, ", ",
-             IsaName(ActiveIsa()));
+             args.rate, ", mix ", args.mix, ", tokens ", args.tokens, ", held out ", args.held_out,
+             ", ", IsaName(ActiveIsa()));
   Results results(args, settings);
   const bool kept = results.kept();
   // Weights of other settings lie apart.
@@ -475,6 +475,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", args.tokens, "of a step")->check(CLI::Range(256, 1 << 20));
   app.add_option("--held-out", args.held_out, "runs of 256 tokens")->check(CLI::Range(8, 100000));
   app.add_option("--rate", args.rate, "peak learning rate of the arms");
+  app.add_option("--mix", args.mix, "share of the teacher's term")->check(CLI::Range(0.0, 1.0));
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);
   try {

@@ -8,6 +8,8 @@
 //   --control: one adapter of rank 1 in the first layer, so that gradients flow all the way down;
 //     against it, what adapters cost.
 //   --qat GRID: fake quantization of the linears (model/qat.h); against a plain run, what it costs.
+//     --qat-refresh N: scales measured every N steps; what measuring takes is printed apart, and is
+//     not in the steps (int8_channel measures before every step unless told otherwise).
 //   --table: a line for 512, 2048, 8192 and 32768 tokens, up to --tokens; only the first warms up.
 // "ready" is the time from opening the file to the first step: the base's blocks in the order of
 // the kernels, adapters attached, the optimizer's state laid out. With LAPIDARY_THREADS=1 steps are
@@ -49,6 +51,7 @@ int64_t PeakMemory() {
 struct StepArgs {
   std::string model, compute = "bfloat16", qat;
   int64_t tokens = 512, steps = 3, rank = 16, chunk = 512;
+  int64_t qat_refresh = 1;
   bool checkpointing = false, control = false, table = false, profile = false, json = false;
 };
 
@@ -213,6 +216,7 @@ int Run(const StepArgs& args) {
   if (!args.qat.empty()) {
     QatConfig qat;
     qat.format = args.qat;
+    qat.scale_refresh_steps = args.qat_refresh;
     AttachQat(loaded.model, ResolveQat(loaded.model, qat));
   }
   StepBench bench(loaded.model, args);
@@ -224,6 +228,11 @@ int Run(const StepArgs& args) {
         "%s, %d threads, %s, checkpointing %s, %s, %.2f GFLOP a token; ready in %.1f s\n",
         IsaName(ActiveIsa()), Threads(), args.compute.c_str(), args.checkpointing ? "on" : "off",
         args.control ? "control adapter" : StrCat("rank ", args.rank).c_str(), flops * 1e-9, ready);
+  }
+  if (!args.qat.empty() && !args.json) {
+    const double start = bench::Now();
+    RefreshQatScales(loaded.model);
+    std::printf("measuring kept scales of %s: %.2f s\n", args.qat.c_str(), bench::Now() - start);
   }
   if (!args.table) {
     Print(args, args.tokens, flops, ready, bench.Run(args.tokens, true));
@@ -246,6 +255,8 @@ int main(int argc, char** argv) {
   app.add_option("--rank", args.rank)->check(CLI::Range(1, 4096));
   app.add_option("--compute", args.compute)->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_option("--qat", args.qat, "fake-quantize the linears to this grid");
+  app.add_option("--qat-refresh", args.qat_refresh, "steps between measuring its scales")
+      ->check(CLI::Range(1, 1000000));
   app.add_option("--chunk", args.chunk, "tokens of a feed-forward stage at a time");
   app.add_flag("--checkpointing", args.checkpointing);
   app.add_flag("--control", args.control, "one adapter of rank 1 in the first layer instead");
