@@ -1,14 +1,17 @@
 // `lapidary compare`: the results of several `eval --json` runs side by side, as a table and as an
-// HTML page.
+// HTML page; of two runs of a task, record by record.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "recipes/commands.h"
+#include "train/evaluation/results.h"
 #include "train/svg_plot.h"
 
 namespace lapidary {
@@ -98,7 +101,36 @@ struct CompareArgs {
   bool json = false;
 };
 
+// NAME=FILE.json whose file holds a task's results.
+std::optional<EvalResults> TaskResults(const std::string& spec) {
+  const size_t equals = spec.find('=');
+  const std::string path = equals == std::string::npos ? "" : spec.substr(equals + 1);
+  if (path.empty() || !std::filesystem::exists(path)) return std::nullopt;
+  const std::string text = ReadFile(path, 1 << 28);
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object() || !json.contains("task")) return std::nullopt;
+  return ReadResults(text, path);
+}
+
+void CompareTasks(const CompareArgs& args, const EvalResults& first, const EvalResults& second) {
+  LAPIDARY_CHECK(args.html.empty(),
+                 "compare: --html must be with results of `eval --answers`; got "
+                 "results of a task");
+  const std::vector<ResultsPair> pairs = CompareResults(first, second, {});
+  const auto name = [](const std::string& spec) { return spec.substr(0, spec.find('=')); };
+  if (args.json) {
+    std::printf("%s\n", ResultsPairJson(pairs).dump(1).c_str());
+  } else {
+    std::fputs(ResultsPairText(pairs, name(args.rows[0]), name(args.rows[1])).c_str(), stdout);
+  }
+}
+
 void RunCompare(const CompareArgs& args) {
+  if (args.rows.size() == 2) {
+    const std::optional<EvalResults> first = TaskResults(args.rows[0]),
+                                     second = TaskResults(args.rows[1]);
+    if (first && second) return CompareTasks(args, *first, *second);
+  }
   std::vector<Row> rows;
   for (const std::string& spec : args.rows) rows.push_back(ReadRow(spec));
   const std::vector<std::string> modalities = Modalities(rows);
@@ -125,14 +157,17 @@ void RunCompare(const CompareArgs& args) {
 
 void AddCompare(CLI::App& cli) {
   CLI::App* app =
-      cli.add_subcommand("compare", "results of several `eval --answers --json` runs side by side");
+      cli.add_subcommand("compare", "results of several `eval` runs side by side, with tests");
   auto args = std::make_shared<CompareArgs>();
-  app->add_option("rows", args->rows,
-                  "NAME=FILE.json, or NAME=FILE.json:swapped for the answers with swapped media")
+  app->add_option(
+         "rows", args->rows,
+         "NAME=FILE.json, or NAME=FILE.json:swapped for the answers with swapped media; two "
+         "files of `eval --task --out`: paired by record")
       ->required();
   app->add_option("--html", args->html, "write a page too");
   app->add_option("--title", args->title, "of the page")->capture_default_str();
   app->add_flag("--json", args->json, "print JSON");
+  app->footer("example: lapidary compare before=base.json after=tuned.json");
   app->callback([args] { RunCompare(*args); });
 }
 

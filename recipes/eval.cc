@@ -14,6 +14,7 @@
 #include "recipes/commands.h"
 #include "recipes/eval_args.h"
 #include "train/config.h"
+#include "train/evaluation/metrics.h"
 #include "train/evaluation/windows.h"
 #include "train/progress.h"
 #include "train/session.h"
@@ -227,6 +228,7 @@ void RunEval(const EvalArgs& args) {
   LAPIDARY_CHECK(args.loss_chunk >= 64 && args.loss_chunk % 64 == 0,
                  "--loss-chunk: must be a multiple of 64; got ", args.loss_chunk);
   if (!args.compare.empty()) return RunEvalCompare(args);
+  if (!args.task.empty()) return RunEvalTask(args);
   CheckArgs(args);
   const bool answers = args.answers || args.swap_media;
   Bundle bundle = OpenForEval(args.model, args.adapter, args.base);
@@ -338,7 +340,8 @@ void DeliverEval(const EvalArgs& args, const std::string& text, const Json& json
   const auto dump = [&](int indent) {
     return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
   };
-  LAPIDARY_CHECK(args.html.empty() || page, "--html: must come with --compare; got it alone");
+  LAPIDARY_CHECK(args.html.empty() || page,
+                 "--html: must come with --compare or --task; got it alone");
   if (!args.out.empty()) WriteFile(args.out, dump(1));
   if (!args.html.empty()) WriteFile(args.html, page());
   std::fputs(args.json ? dump(-1).c_str() : text.c_str(), stdout);
@@ -373,13 +376,27 @@ void AddEval(CLI::App& cli) {
                   "with --compare: nats a token by which a loss may rise")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  app->add_option(
+      "--task", a->task,
+      "a benchmark: a ready one (mmlu_pro, gpqa_diamond, aime, ifeval, fleurs, ...) or a "
+      "file; recipes/configs/eval/README.md");
+  app->add_option("--shots-data", a->shots_data, "data set of a task's solved examples");
+  app->add_option("--max-new-tokens", a->max_new_tokens, "of an answer, instead of the task's")
+      ->check(CLI::PositiveNumber);
+  app->add_flag_callback(
+      "--scorers",
+      [] {
+        std::fputs(MetricsHelp().c_str(), stdout);
+        throw CLI::Success();
+      },
+      "list the scorers of tasks");
   app->add_option("--group", a->group, "figures for each value of this field of the records");
   app->add_option("--bootstrap", a->bootstrap, "resamples for intervals; 0: none")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app->add_option("--seed", a->seed, "of the resampling")->capture_default_str();
   app->add_option("--out", a->out, "write the results as JSON");
-  app->add_option("--html", a->html, "with --compare: write a page");
+  app->add_option("--html", a->html, "with --compare or --task: write a page");
   app->add_option("--save-logits", a->save_logits,
                   "safetensors file for logits.I [T, V] of the I-th sequence");
   app->add_flag("--answers", a->answers, "generate answers and compare them with the expected");
@@ -425,6 +442,8 @@ void AddEval(CLI::App& cli) {
       "example: lapidary eval --model gemma-4-12B-it --adapter out --data held-out.jsonl "
       "--answers\n"
       "         lapidary eval --model mine.gguf --text wiki.test.raw --ppl-window 512\n"
+      "         lapidary eval --model gemma-4-12B-it --task mmlu_pro --data test.parquet "
+      "--shots-data validation.parquet\n"
       "         lapidary eval --compare gemma-4-12B-it out --data chat=a.jsonl --data b.jsonl");
   app->callback([a] { RunEval(*a); });
 }

@@ -23,12 +23,13 @@ struct EvalArgs {
   std::string model, adapter, reference, reference_adapter, tokens, save_logits;
   std::string compute = "bfloat16", image_mask = "sliding_only", on_error = "stop";
   std::string empty_thought = "insert", on_too_long = "error";
-  std::vector<std::string> data, text, compare;
-  std::string group, out, html;
+  std::vector<std::string> data, text, compare, shots_data;
+  std::string group, out, html, task;
   int64_t limit = 0, batch_size = 1, max_length = 0, loss_chunk = 128;
   std::string image_resize = "hf";
   int64_t image_tokens = 0, num_frames = 0, frame_tokens = 0, show = 0;
   int64_t window = 0, stride = 0, bootstrap = 1000, seed = 42;
+  int64_t max_new_tokens = 0;  // 0: as the task says
   double tolerance = 0.01;
   bool answers = false, swap_media = false, no_loss = false, think = false, no_eos = false;
   bool json = false, quiet = false;
@@ -58,6 +59,8 @@ void DeliverEval(const EvalArgs& args, const std::string& text, const nlohmann::
 
 // `lapidary eval --compare BASE TUNED`.
 void RunEvalCompare(const EvalArgs& args);
+// `lapidary eval --task TASK`.
+void RunEvalTask(const EvalArgs& args);
 
 }  // namespace lapidary
 

@@ -81,7 +81,7 @@ TEST(Commands, HelpNamesEveryOption) {
        {"--out", "--shape", "--layers", "--config", "--tokenizer", "--seed", "--format"}},
       {"make-data", {"--out", "--seed", "--size", "--held-out", "--json"}},
       {"plan", {"config", "--set", "--shape", "--format", "--json", "--no-speed", "example"}},
-      {"compare", {"rows", "--html", "--title"}},
+      {"compare", {"rows", "--html", "--title", "--json", "example"}},
       {"data", {"inspect", "stats", "check", "prepare"}},
       {"data inspect",
        {"--model", "--limit", "--format", "--max-length", "--on-too-long", "--json", "--html",

@@ -114,6 +114,31 @@ TEST(Eval, CompareTellsHarm) {
   EXPECT_FALSE(worse.at("worst").empty());
 }
 
+// A ready task by its name, its results compared with another run's.
+TEST(Eval, TasksRunAndCompare) {
+  std::string rows;
+  for (int i = 0; i < 6; ++i) {
+    rows += json{{"question", "stone " + std::to_string(i) + "?"},
+                 {"choices", {"amber", "basalt"}},
+                 {"answer", i % 2}}
+                .dump() +
+            "\n";
+  }
+  WriteFile(Shop() / "quiz.jsonl", rows);
+  const json result = Eval({"--model", "base", "--task", "multiple_choice", "--data", "quiz.jsonl",
+                            "--out", "quiz.json", "--html", "quiz.html"});
+  EXPECT_EQ(result.at("records").size(), 6u);
+  EXPECT_GE(result.at("figures").at("acc").at("high"), result.at("figures").at("acc").at("value"));
+  EXPECT_NE(ReadFile(Shop() / "quiz.html").find("</html>"), std::string::npos);
+  const Finished pair = Shop().Run({"compare", "a=quiz.json", "b=quiz.json", "--json"});
+  EXPECT_EQ(pair.code, 0) << pair.err;
+  EXPECT_EQ(json::parse(pair.out)[0].at("p_mcnemar"), 1);
+  EXPECT_NE(ErrorOf({"--model", "base", "--task", "multiple_choise", "--data", "quiz.jsonl"})
+                .find("try multiple_choice"),
+            std::string::npos);
+  EXPECT_NE(Shop().Run({"eval", "--scorers"}).out.find("rougeL"), std::string::npos);
+}
+
 TEST(Eval, WrongCallsAreNamed) {
   EXPECT_NE(ErrorOf({"--data", "eval.jsonl"}).find("--model must be given"), std::string::npos);
   EXPECT_NE(ErrorOf({"--model", "base"}).find("one of --data, --text and --tokens"),
