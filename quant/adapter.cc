@@ -214,11 +214,6 @@ AdapterConfig ParseAdapterConfig(const std::string& json_text, const std::string
     in.Text("base_model_name_or_path", name);
     config.base_model_name_or_path = name;
   }
-  if (in.Find(kFingerprintKey)) {
-    std::string hash;
-    in.Text(kFingerprintKey, hash);
-    config.base_fingerprint = hash;
-  }
   return config;
 }
 
@@ -253,7 +248,6 @@ std::string AdapterConfigText(const AdapterConfig& config) {
   object["base_model_name_or_path"] =
       config.base_model_name_or_path ? json(*config.base_model_name_or_path) : json(nullptr);
   object["bias"] = config.bias;
-  if (config.base_fingerprint) object[kFingerprintKey] = *config.base_fingerprint;
   object["exclude_modules"] = PatternJson(config.exclude_modules);
   object["inference_mode"] = config.inference_mode;
   object["layers_pattern"] = ListOrNull(config.layers_pattern);
@@ -313,6 +307,9 @@ Adapter OpenAdapter(const std::string& folder) {
   adapter.folder = folder;
   adapter.config = ParseAdapterConfig(ReadFile(config_path, uint64_t{16} << 20), config_path);
   adapter.tensors = OpenCheckpoint(model_path);
+  const SafetensorsFile file = SafetensorsFile::Open(model_path);
+  const auto base_hash = file.metadata().find(kFingerprintKey);
+  if (base_hash != file.metadata().end()) adapter.config.base_fingerprint = base_hash->second;
   LAPIDARY_CHECK(!adapter.tensors.tensors().empty(), model_path, ": must hold tensors; got none");
   return adapter;
 }
@@ -326,7 +323,9 @@ void WriteAdapter(const std::string& folder, const AdapterConfig& config,
   LAPIDARY_CHECK(!failure, folder, ": must be a folder that can be created; got ",
                  failure.message());
   const std::filesystem::path base(folder);
-  WriteSafetensors((base / "adapter_model.safetensors").string(), tensors, dtype);
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (config.base_fingerprint) metadata[kFingerprintKey] = *config.base_fingerprint;
+  WriteSafetensors((base / "adapter_model.safetensors").string(), tensors, dtype, metadata);
   WriteFile((base / "adapter_config.json").string(), AdapterConfigText(config));
 }
 

@@ -43,8 +43,8 @@ struct AdapterConfig {
       rank_pattern;  // module name or regular expression -> r
   std::vector<std::pair<std::string, double>> alpha_pattern;
   std::optional<std::string> base_model_name_or_path;
-  // A hash of the base's weights (model/base_fingerprint.h), key "lapidary_base_fingerprint"; PEFT
-  // passes over keys that it does not know.
+  // A hash of the base's weights (model/base_fingerprint.h): "lapidary_base_fingerprint" of the
+  // metadata of adapter_model.safetensors, for PEFT warns of keys that it does not know.
   std::optional<std::string> base_fingerprint;
   std::string task_type = "CAUSAL_LM";
   bool inference_mode = true;
