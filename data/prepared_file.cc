@@ -18,7 +18,7 @@
 namespace lapidary {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = kPreparedVersion;
 constexpr uint64_t kMaxElements = uint64_t{1} << 48;
 constexpr uint64_t kMaxChunk = uint64_t{1} << 24;
 

@@ -13,6 +13,8 @@
 
 namespace lapidary {
 
+inline constexpr int64_t kPreparedVersion = 1;  // of the layout
+
 // Appends records to a new file; Finish syncs and renames it to `path`. Not thread-safe; several
 // writers may work at once.
 class PreparedWriter {

@@ -10,6 +10,7 @@ namespace lapidary {
 
 void AddTrain(CLI::App& cli);
 void AddCompare(CLI::App& cli);
+void AddCompletion(CLI::App& cli);
 void AddEval(CLI::App& cli);
 void AddExport(CLI::App& cli);
 void AddGenerate(CLI::App& cli);
@@ -22,6 +23,7 @@ void AddDoctor(CLI::App& cli);
 void AddPlan(CLI::App& cli);
 void AddTokenize(CLI::App& cli);
 void AddVerify(CLI::App& cli);
+void AddWatch(CLI::App& cli);
 
 }  // namespace lapidary
 

@@ -13,6 +13,7 @@
 #include "autograd/base/memory_info.h"
 #include "recipes/commands.h"
 #include "train/config.h"
+#include "train/versions.h"
 
 namespace {
 
@@ -46,7 +47,14 @@ int main(int argc, char** argv) {
   lapidary::TuneHeap();
   CLI::App cli("Lapidary: fine-tune Gemma 4 on a CPU and ship the result", "lapidary");
   cli.require_subcommand(1);
-  cli.set_version_flag("--version", LAPIDARY_VERSION);
+  cli.set_version_flag("--version", [] {
+    std::string text =
+        "lapidary " + lapidary::ProgramVersion() + " (" + lapidary::BuildText() + ")\nwrites:";
+    for (const auto& [format, version] : lapidary::FormatVersions()) {
+      text += "\n  " + format + ": " + version;
+    }
+    return text;
+  });
   lapidary::AddGenerate(cli);
   lapidary::AddInspect(cli);
   lapidary::AddDoctor(cli);
@@ -61,6 +69,8 @@ int main(int argc, char** argv) {
   lapidary::AddTrain(cli);
   lapidary::AddDistillCache(cli);
   lapidary::AddPlan(cli);
+  lapidary::AddWatch(cli);
+  lapidary::AddCompletion(cli);
   try {
     CheckCommand(cli, argc, argv);
     cli.parse(argc, argv);

@@ -192,6 +192,13 @@ class Reader {
       field.push_back(item.get<std::string>());
     }
   }
+  void Read(const std::string& key, const Json& value, std::vector<std::string>& field,
+            const WordsRule& rule) {
+    Read(key, value, field, TextRule{});
+    for (std::string& word : field) {
+      Read(key, Json(word), word, WordRule{rule.words});
+    }
+  }
   void Read(const std::string& key, const Json& value, std::vector<SourceSpec>& field,
             const TextRule&) {
     field.clear();

@@ -22,6 +22,9 @@ struct RealRule {
 struct WordRule {
   std::vector<std::string> words;
 };
+struct WordsRule {  // one of them, or a list
+  std::vector<std::string> words;
+};
 struct TextRule {
   bool required = false;
 };
@@ -138,6 +141,10 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("eval_steps", c.eval_steps, IntRule{0},
         "steps between evaluations; 0: before and after only");
   visit("report_samples", c.report_samples, IntRule{0, 1000}, "generated answers in report.html");
+  visit("report_to", c.report_to, WordsRule{{"none", "tensorboard", "all"}},
+        "\"tensorboard\": event files beside metrics.jsonl; a word or a list");
+  visit("logging_dir", c.logging_dir, TextRule{},
+        "folder of event files; \"\": output_dir/runs/DATE_HOST");
 }
 
 // Keys of a source of records in "dataset".

@@ -25,7 +25,7 @@ constexpr char kTemporary[] = "tmp-";
 constexpr const char* kOwnFiles[] = {
     "training_config.json", "metrics.jsonl",          "report.html",
     "adapter_config.json",  "trainer_state.json",     "adapter_model.safetensors",
-    "qat_config.json",      "qat_scales.safetensors",
+    "qat_config.json",      "qat_scales.safetensors", "run_card.json",
 };
 // What a full fine-tuning adds; a base model kept in the same folder is not a run's to remove
 // unless the run's own files are there too.
@@ -128,6 +128,7 @@ OutputFolder::OutputFolder(const TrainConfig& config) : path_(config.output_dir)
         for (const char* name : kOwnModelFiles) fs::remove(path_ + "/" + name);
       }
       for (const char* name : kOwnFiles) fs::remove(path_ + "/" + name);
+      fs::remove_all(path_ + "/runs", error);  // event files
     }
   } catch (...) {
     Leave();

@@ -1,6 +1,9 @@
 #include "train/report.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
@@ -26,7 +29,10 @@ p.sub { color: var(--soft); margin: 0 0 1.2rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .85rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: .8rem; }
+.plots { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); }
+.wide { overflow-x: auto; } .wide td { min-width: 5.5rem; }
+.card, td, th, li, p { overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
 svg .title { font-size: 14px; font-weight: 600; fill: var(--ink); }
@@ -97,7 +103,8 @@ const Json* LastEval(const Json& log) {
 
 std::string HeldOut(const Json& before, const Json& after) {
   std::string html = StrCat(
-      "<h2>Held-out data</h2>\n<table><tr><th>kind</th><th class=\"n\">records</th>"
+      "<h2>Held-out data</h2>\n<div class=\"wide\"><table><tr><th>kind</th><th "
+      "class=\"n\">records</th>"
       "<th class=\"n\">loss before</th><th class=\"n\">after</th>"
       "<th class=\"n\">perplexity before</th><th class=\"n\">after</th>"
       "<th class=\"n\">token accuracy before</th><th class=\"n\">after</th></tr>\n");
@@ -120,7 +127,7 @@ std::string HeldOut(const Json& before, const Json& after) {
   for (const auto& [name, counts] : kinds.items()) {
     row(name, earlier.contains(name) ? earlier.at(name) : empty, counts, "");
   }
-  return html + "</table>\n";
+  return html + "</table></div>\n";
 }
 
 std::string Answers(const Json& before, const Json& after) {
@@ -129,7 +136,8 @@ std::string Answers(const Json& before, const Json& after) {
   const Json new_answers = after.value("eval_answers", none).value("answers", Json::array());
   if (new_answers.empty()) return "";
   std::string html =
-      "<h2>Answers</h2>\n<table><tr><th>record</th><th>question</th><th>expected</th>"
+      "<h2>Answers</h2>\n<div "
+      "class=\"wide\"><table><tr><th>record</th><th>question</th><th>expected</th>"
       "<th>before</th><th>after</th></tr>\n";
   for (size_t i = 0; i < new_answers.size(); ++i) {
     const Json& answer = new_answers[i];
@@ -144,7 +152,7 @@ std::string Answers(const Json& before, const Json& after) {
                    "</td><td class=\"", answer.value("correct", false) ? "good" : "bad", "\">",
                    HtmlText(answer.value("got", "")), "</td></tr>\n");
   }
-  return html + "</table>\n";
+  return html + "</table></div>\n";
 }
 
 // A path with its hash, a list of them, or JSON.
@@ -173,6 +181,44 @@ std::string Table(const Json& object) {
   return html + "</table>\n";
 }
 
+// What passed through training: counts, files and lengths.
+std::string Data(const Json& data) {
+  if (!data.is_object() || data.value("samples", int64_t{0}) == 0) return "";
+  const auto n = [&](const char* key) { return data.value(key, int64_t{0}); };
+  std::string html = "<h2>Data</h2>\n<div class=\"cards\">\n";
+  html += CardHtml(CountText(n("samples")), "samples trained on (repeats count)");
+  html += CardHtml(CountText(n("tokens")), "tokens");
+  html += CardHtml(Percent(static_cast<double>(n("trained_tokens")) /
+                           static_cast<double>(std::max<int64_t>(1, n("tokens")))),
+                   "of them are targets");
+  html += CardHtml(CountText(n("longest")), "tokens in the longest sample");
+  for (const auto& [media, tokens, name] : {std::tuple{"images", "vision_tokens", "pictures"},
+                                            std::tuple{"sounds", "sound_tokens", "sounds"},
+                                            std::tuple{"videos", "vision_tokens", "clips"}}) {
+    if (n(media) > 0) {
+      html += CardHtml(CountText(n(media)),
+                       StrCat(name, ", soft tokens of the kind: ", CountText(n(tokens))));
+    }
+  }
+  html += "</div>\n<div class=\"plots\">\n";
+  PlotSeries lengths = {"samples", "#2f6fed", {}, true};
+  for (const Json& bin : data.value("lengths", Json::array())) {
+    lengths.points.emplace_back(bin.at(0).get<double>(), bin.at(1).get<double>());
+  }
+  html += PlotSvg({"Samples by length", "tokens", {lengths}, true}) + "</div>\n";
+  html += "<div class=\"wide\"><table><tr><th>file</th><th class=\"n\">samples</th></tr>\n";
+  size_t shown = 0;
+  const Json files = data.value("files", Json::object());
+  for (const auto& [file, count] : files.items()) {
+    if (++shown > 50) break;
+    html += StrCat("<tr><td><code>", HtmlText(file), "</code></td><td class=\"n\">",
+                   CountText(count.get<int64_t>()), "</td></tr>\n");
+  }
+  html += "</table></div>\n";
+  if (files.size() > 50) html += StrCat("<p>", files.size() - 50, " more files</p>\n");
+  return html;
+}
+
 double LastValue(const Json& log, const char* key) {
   for (auto line = log.rbegin(); line != log.rend(); ++line) {
     if (line->contains(key) && (*line)[key].is_number()) return (*line)[key].get<double>();
@@ -182,11 +228,11 @@ double LastValue(const Json& log, const char* key) {
 
 }  // namespace
 
-std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary) {
+std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary, const Json& card) {
   const Json& log = summary.log;
   std::string html = StrCat(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-      "<meta name=\"viewport\" content=\"width=device-width\"><title>",
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
       HtmlText(config.output_dir), "</title><style>", kStyle, "</style></head><body>\n<h1>",
       HtmlText(config.output_dir), "</h1>\n<p class=\"sub\">",
       config.lora ? StrCat(config.lora->use_dora ? "DoRA" : "LoRA", " of rank ", config.lora->r)
@@ -208,6 +254,7 @@ std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary) {
   const Json* before = FirstEval(log);
   const Json* after = LastEval(log);
   if (before && after) html += HeldOut(*before, *after) + Answers(*before, *after);
+  html += Data(summary.data);
   if (!summary.warnings.empty()) {
     html += StrCat("<h2>Warnings</h2>\n<p>", summary.warnings.size(), " in all</p><ul>");
     for (size_t i = 0; i < summary.warnings.size() && i < 20; ++i) {
@@ -215,13 +262,19 @@ std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary) {
     }
     html += "</ul>\n";
   }
-  html += "<h2>Run card</h2>\n" + Table(RunCard(config, summary));
+  html +=
+      "<h2>Run card</h2>\n<p>What is needed to make this run again; run_card.json holds the "
+      "same.</p>\n" +
+      Table(card);
   html += "<h2>Configuration</h2>\n<pre>" + HtmlText(TrainConfigText(config)) + "</pre>\n";
   return html + "</body></html>\n";
 }
 
 void WriteReport(const std::string& path, const TrainConfig& config, const TrainSummary& summary) {
-  WriteFile(path, ReportHtml(config, summary));
+  const Json card = RunCard(config, summary);
+  WriteFile(path, ReportHtml(config, summary, card));
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  WriteFile((folder / "run_card.json").string(), card.dump(2) + "\n");
 }
 
 }  // namespace lapidary

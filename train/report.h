@@ -3,6 +3,7 @@
 #ifndef LAPIDARY_TRAIN_REPORT_H_
 #define LAPIDARY_TRAIN_REPORT_H_
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "train/config.h"
@@ -11,10 +12,13 @@
 namespace lapidary {
 
 // Plots of loss, learning rate, gradient norm, throughput and memory; held-out figures before and
-// after for each kind of record; answers before and after; the configuration; the run card.
-std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary);
+// after for each kind of record; answers before and after; figures of the data; the run card; the
+// configuration. Readable on a phone (tables scroll by themselves), dark where the reader's system
+// is.
+std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary,
+                       const nlohmann::ordered_json& card);
 
-// Writes it. Throws Error if the file cannot be written.
+// Writes it, and run_card.json beside it. Throws Error if a file cannot be written.
 void WriteReport(const std::string& path, const TrainConfig& config, const TrainSummary& summary);
 
 }  // namespace lapidary

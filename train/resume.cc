@@ -50,6 +50,7 @@ constexpr const char* kFree[] = {
     "save_dtype",     "loss_chunk",    "gradient_checkpointing", "per_device_eval_batch_size",
     "save_steps",     "logging_steps", "save_total_limit",       "eval_steps",
     "report_samples", "memory_limit",  "activation_offload",     "offload_dir",
+    "report_to",      "logging_dir",
 };
 // Keys that change what comes out but leave the run meaningful.
 constexpr const char* kWarned[] = {

@@ -5,9 +5,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "autograd/base/parallel.h"
 #include "autograd/base/sha256.h"
+#include "autograd/kernels/isa.h"
 #include "train/run_log.h"
+#include "train/versions.h"
 
 namespace lapidary {
 namespace {
@@ -81,33 +85,65 @@ std::string HashWeights(const std::string& path, bool* whole) {
   return hash.Hex();
 }
 
+namespace {
+
+// The small files of a base that a run reads: they decide how text becomes tokens.
+constexpr const char* kSideFiles[] = {"config.json", "tokenizer.json", "chat_template.jinja",
+                                      "processor_config.json", "generation_config.json"};
+
+Json DataCard(const std::vector<SourceSpec>& sources) {
+  Json list = Json::array();
+  for (const SourceSpec& source : sources) {
+    Json entry = {{"path", source.path}};
+    if (fs::is_regular_file(source.path)) {
+      entry["bytes"] = fs::file_size(source.path);
+      // Minutes of reading otherwise.
+      if (entry["bytes"] <= kMaxHashed) entry["sha256"] = HashFile(source.path);
+    }
+    list.push_back(entry);
+  }
+  return list;
+}
+
+// A word of a shell command.
+std::string Quoted(const std::string& word) {
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace
+
 Json RunCard(const TrainConfig& config, const TrainSummary& summary) {
   bool whole = false;
   const std::string base = HashWeights(config.model_name_or_path, &whole);
   Json card = {
-      {"version", "lapidary " LAPIDARY_VERSION},
+      {"run_card_version", 1},
+      {"version", "lapidary " + ProgramVersion()},
+      {"built_with", BuildText()},
       {"date", Today()},
       {"machine", MachineText()},
+      {"instruction_set", IsaName(ActiveIsa())},
+      {"threads", Threads()},
       {"seed", config.seed},
       {"compute", config.compute},
       {"steps", summary.steps},
+      {"total_steps", summary.total_steps},
+      {"tokens", summary.tokens},
+      {"interrupted", summary.interrupted},
       {"base", {{"path", config.model_name_or_path}, {"sha256", base}, {"whole", whole}}},
   };
   if (!config.base_format.empty()) card["base"]["base_format"] = config.base_format;
   if (!config.embedding_format.empty()) card["base"]["embedding_format"] = config.embedding_format;
-  Json data = Json::array();
-  for (const auto* files : {&config.train_files, &config.eval_files}) {
-    for (const SourceSpec& source : *files) {
-      Json entry = {{"path", source.path}};
-      if (fs::is_regular_file(source.path)) {
-        entry["bytes"] = fs::file_size(source.path);
-        // Minutes of reading otherwise.
-        if (entry["bytes"] <= kMaxHashed) entry["sha256"] = HashFile(source.path);
-      }
-      data.push_back(entry);
+  if (fs::is_directory(config.model_name_or_path)) {
+    for (const char* name : kSideFiles) {
+      const std::string path = config.model_name_or_path + "/" + name;
+      if (fs::is_regular_file(path))
+        card["base_files"].push_back({{"path", path}, {"sha256", HashFile(path)}});
     }
   }
-  card["data"] = data;
+  card["data"] = DataCard(config.train_files);
+  card["held_out"] = DataCard(config.eval_files);
   Json result = Json::array();
   for (const std::string& name : summary.result_files) {
     if (fs::path(name).extension() != ".safetensors") continue;
@@ -115,6 +151,13 @@ Json RunCard(const TrainConfig& config, const TrainSummary& summary) {
     result.push_back({{"path", path}, {"sha256", HashFile(path)}});
   }
   card["result"] = result;
+  card["configuration_sha256"] = Sha256Hex(TrainConfigText(config));
+  card["formats"] = Json::object();
+  for (const auto& [format, version] : FormatVersions()) card["formats"][format] = version;
+  // Same bits on the same instruction set, whatever the number of threads.
+  card["again"] = StrCat("LAPIDARY_ISA=", IsaName(ActiveIsa()), " lapidary train ",
+                         Quoted(config.output_dir + "/training_config.json"),
+                         " --set output_dir=", Quoted(config.output_dir + "-again"));
   return card;
 }
 

@@ -17,7 +17,9 @@ namespace lapidary {
 std::string HashWeights(const std::string& path, bool* whole);
 std::string HashFile(const std::string& path);
 
-// {"version", "machine", "seed", "base", "data", "result", ...}: paths and hashes.
+// {"version", "machine", "seed", "base", "data", "held_out", "result", "formats", "again", ...}:
+// paths and hashes, and the command that repeats the run. Media files that records name are not
+// hashed.
 nlohmann::ordered_json RunCard(const TrainConfig& config, const TrainSummary& summary);
 
 }  // namespace lapidary

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -7,11 +8,13 @@
 
 #include "autograd/arena.h"
 #include "autograd/base/file.h"
+#include "train/data_tally.h"
 #include "train/plan.h"
 #include "train/progress.h"
 #include "train/report.h"
 #include "train/run_log.h"
 #include "train/session.h"
+#include "train/tensorboard.h"
 
 namespace lapidary {
 namespace {
@@ -101,6 +104,11 @@ class Run {
         bar_(hooks.progress, "train", session_.total_steps()) {
     WriteFile(config.output_dir + "/training_config.json", TrainConfigText(config));
     bar_.StartAt(session_.state.step);
+    const auto& to = config.report_to;
+    if (std::any_of(to.begin(), to.end(), [](const std::string& w) { return w != "none"; })) {
+      const int64_t before = output_.resume() ? session_.state.step : 0;
+      events_.emplace(EventFolder(config.logging_dir, config.output_dir, before > 0), before);
+    }
     opened_ = true;
     bar_.Say(PlanLine(plan_, config));
     bar_.Say(session_.DataLine());
@@ -121,6 +129,7 @@ class Run {
       const double waited = session_.loader->wait_seconds() - waited_before;
       more = !batches.empty();
       if (!more) break;
+      tally_.Add(batches);
       const double learning_rate = LearningRate(session_.schedule, state.step);
       const Clock::time_point start = Clock::now();
       session_.step_options.forward.step = static_cast<uint64_t>(state.step);
@@ -181,6 +190,7 @@ class Run {
   void Log(const Json& line) {
     session_.state.log.push_back(line);
     log_.Add(line);
+    if (events_) events_->Add(line);
   }
 
   void Evaluate(const std::string& when) {
@@ -224,6 +234,7 @@ class Run {
     summary.checkpoint =
         saved >= 0 ? StrCat(config_.output_dir, "/checkpoint-", saved) : std::string();
     summary.warnings = warnings_;
+    summary.data = tally_.ToJson();
     if (finished && saved >= 0) summary.result_files = output_.PublishFinal(saved);
     WriteReport(config_.output_dir + "/report.html", config_, summary);
     return summary;
@@ -238,6 +249,8 @@ class Run {
   OutputFolder output_;
   Session session_;
   RunLog log_;
+  std::optional<EventWriter> events_;  // report_to
+  DataTally tally_;
   Progress bar_;
 };
 

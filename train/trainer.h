@@ -36,6 +36,7 @@ struct TrainSummary {
   std::string checkpoint;                 // the last one written
   std::vector<std::string> result_files;  // at the top of output_dir
   std::vector<std::string> warnings;
+  nlohmann::ordered_json data;  // what this process trained on (train/data_tally.h)
 };
 
 // Runs `config`. Throws Error with one line for anything the user can mend; checkpoints written

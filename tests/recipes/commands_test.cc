@@ -74,6 +74,8 @@ TEST(Commands, HelpNamesEveryOption) {
        {"source", "export", "--adapter", "--data", "--tokens", "--limit", "--max-length",
         "--compute", "--all", "--json", "--quiet", "exit code"}},
       {"inspect", {"model", "--json", "--grid"}},
+      {"watch", {"run", "--every", "--once"}},
+      {"completion", {"shell", "bash", "zsh", "fish", "man"}},
       {"doctor", {"path", "--fix", "--base", "--list", "--json", "exit code"}},
       {"distill-cache", {"config", "--out", "--top-k", "--model", "--adapter", "--set"}},
       {"tokenize", {"--model", "--decode", "--json", "--no-special", "--add-special", "files"}},
@@ -114,7 +116,11 @@ TEST(Commands, HelpNamesEveryOption) {
     ++listed;
   }
   EXPECT_GE(listed, 10) << page;
-  EXPECT_TRUE(std::regex_match(Works({"--version"}), std::regex("[0-9.]+\n")));
+  const std::string version = Works({"--version"});
+  EXPECT_TRUE(std::regex_search(version, std::regex("^lapidary [0-9.]+ "))) << version;
+  for (const char* format : {"GGUF: 3", "safetensors: ", "PEFT", "prepared data (HDF5): 1"}) {
+    EXPECT_NE(version.find(format), std::string::npos) << version;
+  }
   EXPECT_NE(Works({"train", "--keys"}).find("learning_rate"), std::string::npos);
 }
 
