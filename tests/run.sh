@@ -20,6 +20,7 @@ cmake --build "$build-asan" --target lapidary_fuzz_tests
 
 ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
 if [ $# -eq 0 ]; then
+  bash tests/pages.sh "$build/lapidary"
   LAPIDARY_FUZZ_ITERATIONS=${LAPIDARY_FUZZ_ITERATIONS:-5000} \
     ctest --test-dir "$build-asan" --output-on-failure --no-tests=error -L fuzz -j "$(nproc)"
 fi

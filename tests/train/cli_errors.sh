@@ -46,7 +46,7 @@ expect "pattern without a match" "matches none" train ok.json --set 'lora.target
 rm -rf out
 "$lapidary" train ok.json --quiet >stdout 2>stderr || { echo "FAIL a good run"; cat stderr; failures=$((failures + 1)); }
 expect "second run" "must be without an earlier run" train ok.json
-expect "eval without data" "one of --data and --tokens must be given; got none" eval --model base
+expect "eval without data" "one of --data, --text and --tokens must be given" eval --model base
 expect "eval of a missing model" "a model must be a folder" eval --model nowhere --data train.jsonl
 expect "eval of missing data" "nowhere.jsonl: cannot open" eval --model base --data nowhere.jsonl
 echo '[[1, 99999999]]' >tokens.json
