@@ -437,14 +437,13 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
 }
 
 int Run(Args args) {
-  const std::string settings =
+  // What start and control depend on, then what the arms do.
+  const std::string shared =
       StrCat("pretrain ", args.pretrain, " at ", args.pretrain_rate, ", steps ", args.steps, " at ",
-             args.rate, ", mix ", args.mix, ", tokens ", args.tokens, ", held out ", args.held_out,
-             ", ", IsaName(ActiveIsa()));
-  Results results(args, settings);
+             args.rate, ", tokens ", args.tokens, ", ", IsaName(ActiveIsa()));
+  Results results(args, StrCat(shared, ", mix ", args.mix, ", held out ", args.held_out));
   const bool kept = results.kept();
-  // Weights of other settings lie apart.
-  args.folder = kept ? StrCat(args.results, ".d/", Sha256Hex(settings).substr(0, 12))
+  args.folder = kept ? StrCat(args.results, ".d/", Sha256Hex(shared).substr(0, 12))
                      : (fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid())).string();
   std::vector<nlohmann::ordered_json> runs;
   for (int64_t seed = 1; seed <= args.seeds; ++seed)
