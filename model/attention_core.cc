@@ -30,7 +30,9 @@ class Core {
         width_(layer.config.head_dim),
         groups_(layer.config.num_key_value_heads),
         share_(context.num_attention_heads / groups_) {
-    split_ = cut.split && RowsApart(layer.q_proj, share_ * width_, c_.linear) &&
+    // What looks at inputs sees them in whole products only.
+    split_ = cut.split && !c_.linear.observer &&
+             RowsApart(layer.q_proj, share_ * width_, c_.linear) &&
              RowsApart(layer.k_proj, width_, c_.linear) &&
              (layer.config.k_is_v || RowsApart(layer.v_proj, width_, c_.linear));
     at_once_ = split_ || layer.q_norm.trainable || layer.k_norm.trainable ? 1 : groups_;

@@ -147,6 +147,7 @@ Var Composed(Linear& linear, Var x, const LinearContext& context) {
 
 std::vector<Var> Forward(std::span<Linear* const> linears, Var x, const LinearContext& context) {
   Tape& tape = x.tape();
+  if (context.observer) (*context.observer)(linears, x.value());
   x = Rounded(linears, std::move(x), context);
   std::vector<AdaptedWeight> fused;
   for (Linear* linear : linears) {

@@ -7,6 +7,7 @@
 #ifndef LAPIDARY_MODEL_LINEAR_H_
 #define LAPIDARY_MODEL_LINEAR_H_
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -92,6 +93,10 @@ struct Linear {
   int64_t out_features() const { return w.rows(); }
 };
 
+// Sees the input x [N, I] of linears, which they share, in every forward product of them: every
+// token once.
+using LinearObserver = std::function<void(std::span<Linear* const> linears, const Tensor& x)>;
+
 // What one forward pass needs to know besides its input.
 struct LinearContext {
   Compute compute = Compute::kFloat32;
@@ -99,6 +104,7 @@ struct LinearContext {
   RandomKey random;       // seed and step; `op` is filled from the module path
   const std::vector<int64_t>* step_positions = nullptr;  // [N], the index of dropout
   bool base_only = false;  // without adapters and fake quantization: the teacher of a distillation
+  const LinearObserver* observer = nullptr;  // called in Forward; null: nobody looks
 };
 
 // x [N, I] -> [N, O]. A frozen weight and its LoRA are one product (autograd/gemm_group.h); with

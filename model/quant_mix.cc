@@ -35,7 +35,8 @@ std::optional<LayerMatrix> FindLayerMatrix(std::string_view canonical) {
 bool MoreBits(int64_t i, int64_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
 
 // The matrices that a mix treats apart; the name of their format, or null.
-const char* Exception(const QuantMix& mix, const ModelConfig& config, const LayerMatrix& matrix) {
+const char* Exception(const QuantMix& mix, const ModelConfig& config, const LayerMatrix& matrix,
+                      bool importance) {
   const std::string_view name = mix.name;
   const int64_t n = config.num_layers(), i = matrix.layer;
   if (matrix.name == "self_attn.v_proj") {
@@ -60,7 +61,11 @@ const char* Exception(const QuantMix& mix, const ModelConfig& config, const Laye
     if (name == "q3_k_m") return i < n / 16 ? "Q5_K" : "Q4_K";
     if (name == "q3_k_l") return "Q5_K";
     if ((name == "q4_k_m" || name == "q5_k_m") && MoreBits(i, n)) return "Q6_K";
-    if ((name == "iq4_nl" || name == "iq4_xs" || name == "q4_k_s") && i < n / 8) return "Q5_K";
+    const bool early = i < n / 8;
+    if (early && (name == "q4_k_s" || (!importance && (name == "iq4_nl" || name == "iq4_xs"))))
+      return "Q5_K";
+    if (early && importance && name == "q4_0") return "Q4_1";
+    if (early && importance && name == "q5_0") return "Q5_1";
   } else if (matrix.name == "self_attn.o_proj") {
     if (name == "q2_k") return "Q3_K";
     if (name == "q3_k_m") return "Q4_K";
@@ -123,7 +128,8 @@ const Format& FormatForRows(const Format& wanted, int64_t cols) {
 }
 
 const Format& MixFormat(const QuantMix& mix, const ModelConfig& config, bool untied,
-                        const std::string& canonical, int64_t cols, const Format* head) {
+                        const std::string& canonical, int64_t cols, const Format* head,
+                        bool importance) {
   const bool embedding = canonical == "model.language_model.embed_tokens.weight";
   if (canonical == "lm_head.weight" || (embedding && !untied)) {
     if (head) return FormatForRows(*head, cols);
@@ -134,7 +140,7 @@ const Format& MixFormat(const QuantMix& mix, const ModelConfig& config, bool unt
   const std::optional<LayerMatrix> matrix = FindLayerMatrix(canonical);
   LAPIDARY_CHECK(embedding || (matrix && matrix->layer < config.num_layers()), canonical,
                  ": must be a matrix of the text model; got another tensor");
-  const char* exception = matrix ? Exception(mix, config, *matrix) : nullptr;
+  const char* exception = matrix ? Exception(mix, config, *matrix, importance) : nullptr;
   return FormatForRows(GetFormat(exception ? exception : mix.matrix), cols);
 }
 

@@ -159,11 +159,8 @@ Var Forward(Transformer& model, Tape& tape, const ModelInput& input,
     shared->step_positions.resize(input.size());
     std::iota(shared->step_positions.begin(), shared->step_positions.end(), int64_t{0});
   }
-  shared->linear = {options.compute,
-                    options.training,
-                    {options.seed, options.step, 0},
-                    &shared->step_positions,
-                    options.base_only};
+  shared->linear = {options.compute,         options.training,  {options.seed, options.step, 0},
+                    &shared->step_positions, options.base_only, options.observer};
   shared->int8_kv_cache = model.int8_kv_cache && !options.base_only;
   shared->rms_norm_eps = static_cast<float>(text.rms_norm_eps);
   shared->num_attention_heads = text.num_attention_heads;

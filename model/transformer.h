@@ -69,6 +69,7 @@ struct ForwardOptions {
   bool base_only = false;    // without adapters and fake quantization: a teacher
   KvCache* cache = nullptr;  // generation: keys and values seen before; no gradients
   bool last_only = false;    // with a cache: only the last token's hidden state, [1, C], is wanted
+  const LinearObserver* observer = nullptr;      // sees the input of every linear, in order
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's
                                                  // output, the last one after the final norm
 };

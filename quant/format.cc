@@ -94,6 +94,20 @@ void QuantizeRows(const Format& format, const ScaleRule& rule, const float* valu
       Grain(cols));
 }
 
+void QuantizeRowsWeighted(const Format& format, const float* values, const float* importance,
+                          int64_t rows, int64_t cols, uint8_t* out) {
+  if (!format.quantize_weighted)
+    return QuantizeRows(format, GetScaleRule(format), values, rows, cols, out);
+  const int64_t row_bytes = FormatBytes(format, cols);
+  ParallelFor(
+      rows,
+      [&](Range r) {
+        for (int64_t i = r.begin; i < r.end; ++i)
+          format.quantize_weighted(values + i * cols, importance, cols, out + i * row_bytes);
+      },
+      Grain(cols));
+}
+
 void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols,
                     float* out) {
   const int64_t row_bytes = FormatBytes(format, cols);

@@ -48,6 +48,10 @@ struct Format {
   void (*dequantize)(const uint8_t* blocks, int64_t n, float* out) = nullptr;
   std::vector<ScaleRule> rules;  // never empty
   ScaleHead head = {};
+  // Rule "ggml" with an importance matrix (quant/formats/weighted.h): the n values of one whole row
+  // and a weight >= 0, finite, for each of its columns. Null: the format takes no heed of one.
+  void (*quantize_weighted)(const float* row, const float* importance, int64_t n,
+                            uint8_t* out) = nullptr;
 };
 
 // Every row of the table, by ascending id.
@@ -72,6 +76,9 @@ int64_t FormatBytes(const Format& format, int64_t n);
 // bytes for any number of threads. cols must be a multiple of block_size (Error).
 void QuantizeRows(const Format& format, const ScaleRule& rule, const float* values, int64_t rows,
                   int64_t cols, uint8_t* out);
+// The same with the weights importance[cols] of Format::quantize_weighted, where the format has it.
+void QuantizeRowsWeighted(const Format& format, const float* values, const float* importance,
+                          int64_t rows, int64_t cols, uint8_t* out);
 // The reverse.
 void DequantizeRows(const Format& format, const uint8_t* blocks, int64_t rows, int64_t cols,
                     float* out);

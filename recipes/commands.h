@@ -14,6 +14,7 @@ void AddCompletion(CLI::App& cli);
 void AddEval(CLI::App& cli);
 void AddExport(CLI::App& cli);
 void AddGenerate(CLI::App& cli);
+void AddImatrix(CLI::App& cli);
 void AddInspect(CLI::App& cli);
 void AddMakeModel(CLI::App& cli);
 void AddMakeData(CLI::App& cli);

@@ -22,7 +22,7 @@ using Json = nlohmann::ordered_json;
 struct Options {
   ExportRequest request;
   std::vector<std::string> outputs, adapters, tensor_types, metadata;
-  std::string max_shard_size;
+  std::string max_shard_size, imatrix;
   bool json = false;
 };
 
@@ -81,6 +81,11 @@ void Run(const Options& options) {
   if (!options.max_shard_size.empty())
     request.options.max_shard_bytes =
         static_cast<uint64_t>(ParseBytes(options.max_shard_size, "export: --max-shard-size"));
+  if (!options.imatrix.empty()) {
+    request.options.imatrix =
+        std::make_shared<const ImportanceMatrix>(ReadImportanceMatrix(options.imatrix));
+    request.options.imatrix_path = options.imatrix;
+  }
   request.announce = [](const std::string& folder, uint64_t need, uint64_t free) {
     std::fprintf(stderr, "export: writes %s below %s (%s free)\n",
                  BytesText(static_cast<double>(need)).c_str(), folder.c_str(),
@@ -129,6 +134,10 @@ void AddExport(CLI::App& cli) {
   command->add_option("--tensor-type", options->tensor_types,
                       "PATTERN=FORMAT for matrices of a GGUF model whose name matches, as in "
                       "llama-quantize: attn_v=q8_0");
+  command->add_option(
+      "--imatrix", options->imatrix,
+      "importance matrix of lapidary imatrix or llama-imatrix (.gguf or .dat): GGUF "
+      "models below 8 bits are quantized with it, as by llama-quantize");
   command->add_option("--metadata", options->metadata,
                       "KEY=VALUE for general.KEY of GGUF files: name, author, license, tags, ...");
   command->add_flag("--modelfile", options->request.options.modelfile,

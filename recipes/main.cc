@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   lapidary::AddData(cli);
   lapidary::AddTokenize(cli);
   lapidary::AddExport(cli);
+  lapidary::AddImatrix(cli);
   lapidary::AddVerify(cli);
   lapidary::AddEval(cli);
   lapidary::AddCompare(cli);

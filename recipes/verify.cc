@@ -24,7 +24,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct VerifyArgs {
-  std::string source, exported, tokens, compute = "bfloat16";
+  std::string source, exported, tokens, imatrix, compute = "bfloat16";
   std::vector<std::string> adapters, data;
   int64_t limit = 0, max_length = 0;
   bool all = false, json = false, quiet = false;
@@ -138,15 +138,20 @@ void Run(const VerifyArgs& args) {
   {
     const CheckpointFiles source = OpenCheckpointFiles(args.source),
                           exported = OpenCheckpointFiles(args.exported);
+    std::unique_ptr<const ImportanceMatrix> imatrix;
+    if (!args.imatrix.empty())
+      imatrix = std::make_unique<const ImportanceMatrix>(ReadImportanceMatrix(args.imatrix));
     std::unique_ptr<Progress> bar;
     report = VerifyTensors(
         source, AdapterMerge(uses, source.tensors), TrainedGrids(uses, args.source, source),
-        exported, [&](uint64_t done, uint64_t total) {
+        exported,
+        [&](uint64_t done, uint64_t total) {
           if (!bar)
             bar = std::make_unique<Progress>(args.quiet ? nullptr : stderr, "tensors",
                                              static_cast<int64_t>(total));
           bar->Update(static_cast<int64_t>(done), "");
-        });
+        },
+        imatrix.get());
     if (bar) bar->Finish();
   }
   Json json = ReportJson(report);
@@ -183,6 +188,7 @@ void AddVerify(CLI::App& cli) {
       ->required();
   app->add_option("export", args->exported, "folder or .gguf (its mmproj beside it)")->required();
   app->add_option("--adapter", args->adapters, "PEFT folder that was merged, or FOLDER=WEIGHT");
+  app->add_option("--imatrix", args->imatrix, "importance matrix that the export was made with");
   app->add_option("--data", args->data, "data set on which to run both models");
   app->add_option("--tokens", args->tokens, "the same on a JSON list of lists of token ids");
   app->add_option("--limit", args->limit, "at most so many records")->check(CLI::NonNegativeNumber);

@@ -1,5 +1,6 @@
-// The search for scale and minimum of a sub-block that Q2_K, Q4_K and Q5_K share (formats.md 3.3):
-// x' = scale * L + minimum with L in 0..kMax, minimum <= 0. After a start from the extremes, kSteps
+// The search for scale and minimum of a sub-block that Q2_K, Q4_K and Q5_K share (formats.md 3.3),
+// with an importance matrix Q4_1 and Q5_1 too: x' = scale * L + minimum with L in 0..kMax, minimum
+// <= 0. After a start from the extremes, kSteps
 // + 1 widths are tried; each rounds the codes, fits scale and minimum to them by weighted least
 // squares and is kept if the weighted error is smaller.
 #ifndef LAPIDARY_QUANT_FORMATS_AFFINE_SEARCH_H_
@@ -11,10 +12,10 @@ namespace lapidary::formats {
 
 // x and w: eight sub-blocks of kSize values and weights as lanes. codes[kSize] receives L, *offset
 // the negated minimum. kAbsolute: the error is sum w |e|, else sum w e^2. First width kMax + first,
-// then 0.1 more each time.
+// then `more` more each time.
 template <int kSize, int kMax, int kSteps, bool kAbsolute>
-LAPIDARY_LANES void AffineSearch(const F8* x, const F8* w, float first, I8* codes, F8* scale_out,
-                                 F8* offset_out) {
+LAPIDARY_LANES void AffineSearch(const F8* x, const F8* w, float first, float more, I8* codes,
+                                 F8* scale_out, F8* offset_out) {
   F8 low = x[0], high = x[0], sum_w = w[0], sum_x = w[0] * x[0];
   for (int i = 1; i < kSize; ++i) {
     low = x[i] < low ? x[i] : low;
@@ -35,7 +36,7 @@ LAPIDARY_LANES void AffineSearch(const F8* x, const F8* w, float first, I8* code
     best += w[i] * (kAbsolute ? Abs(e) : e * e);
   }
   for (int step = 0; step <= kSteps; ++step) {
-    inverse = (first + 0.1f * static_cast<float>(step) + static_cast<float>(kMax)) / (high - low);
+    inverse = (first + more * static_cast<float>(step) + static_cast<float>(kMax)) / (high - low);
     I8 trial[kSize];
     F8 sum_l = {}, sum_l2 = {}, sum_xl = {};
     for (int i = 0; i < kSize; ++i) {

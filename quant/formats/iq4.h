@@ -30,8 +30,9 @@ LAPIDARY_LANES F8 Iq4Nearest(F8 v) {
 }
 
 // Scales of eight sub-blocks: a start from the extremum, then 15 others; each is fitted to its
-// codes by least squares with weights x^2. 0 for a sub-block of (nearly) zeros.
-LAPIDARY_LANES F8 Iq4Scales(const F8* x) {
+// codes by least squares with weights w, x^2 without an importance matrix. 0 for a sub-block of
+// (nearly) zeros.
+LAPIDARY_LANES F8 Iq4Scales(const F8* x, const F8* weights) {
   constexpr int kTries = 7;
   F8 magnitude, extremum;
   Extremum<kIq4Size>(x, &magnitude, &extremum);
@@ -43,7 +44,7 @@ LAPIDARY_LANES F8 Iq4Scales(const F8* x) {
                              : (static_cast<float>(attempt) + kIq4Book[0]) / extremum;
     F8 products = {}, squares = {};
     for (int i = 0; i < kIq4Size; ++i) {
-      const F8 q = Iq4Nearest(inverse * x[i]), w = x[i] * x[i];
+      const F8 q = Iq4Nearest(inverse * x[i]), w = weights[i];
       products += w * q * x[i];
       squares += w * q * q;
     }

@@ -6,6 +6,7 @@
 #include "quant/formats/blocks.h"
 #include "quant/formats/iq4.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
@@ -13,17 +14,30 @@ namespace {
 constexpr int64_t kBlock = kIq4Size;
 constexpr int64_t kBytes = 18;
 
-// Eight blocks at a time; lanes beyond the row's end hold zeros and are not stored.
-LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
+// Eight blocks at a time; lanes beyond the row's end hold zeros and are not stored. importance:
+// null, or a weight for each value of the row.
+LAPIDARY_LANES void QuantizeLanes(const float* row, const float* importance, int64_t n,
+                                  uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; block += kLanes) {
     const int64_t count = std::min<int64_t>(kLanes, n / kBlock - block);
     float x[kLanes * kBlock] = {};
     std::memcpy(x, row + block * kBlock, static_cast<size_t>(count * kBlock) * sizeof(float));
-    F8 lanes[kBlock];
+    F8 lanes[kBlock], w[kBlock];
     I8 found[kBlock];
     uint8_t codes[kLanes * kBlock];
     ToLanes<kBlock>(x, lanes);
-    const F8 d = Iq4Scales(lanes);
+    if (importance) {
+      float weights[kLanes * kBlock] = {};
+      for (int64_t k = 0; k < count; ++k) {
+        const float* block_x = x + k * kBlock;
+        ImportanceWeights(importance + (block + k) * kBlock, block_x, kBlock,
+                          SumSquares(block_x, kBlock) * (2.0f / kBlock), weights + k * kBlock);
+      }
+      ToLanes<kBlock>(weights, w);
+    } else {
+      for (int i = 0; i < kBlock; ++i) w[i] = lanes[i] * lanes[i];
+    }
+    const F8 d = Iq4Scales(lanes, w);
     const F8 inverse = d != F8{} ? 1.0f / d : F8{};
     for (int i = 0; i < kBlock; ++i) found[i] = Iq4Code(inverse * lanes[i]);
     FromLanes<kBlock>(found, codes);
@@ -34,7 +48,11 @@ LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
     }
   }
 }
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
+  QuantizeLanes(row, nullptr, n, out);
+}
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, QuantizeLanes)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
@@ -57,7 +75,8 @@ Format IQ4_NL() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 113,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

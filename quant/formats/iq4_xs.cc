@@ -4,6 +4,7 @@
 #include "quant/formats/blocks.h"
 #include "quant/formats/iq4.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
@@ -11,10 +12,18 @@ namespace {
 constexpr int kBlock = 256;
 constexpr int64_t kBytes = 136;
 
-LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
-  F8 lanes[kIq4Size];
+// importance: null, or a weight for each value.
+LAPIDARY_LANES void QuantizeBlock(const float* x, const float* importance, uint8_t* y) {
+  F8 lanes[kIq4Size], w[kIq4Size];
   ToLanes<kIq4Size>(x, lanes);
-  const F8 scales = Iq4Scales(lanes);
+  if (importance) {
+    float weights[kBlock];
+    ImportanceWeights(importance, x, kBlock, SumSquares(x, kBlock) * (2.0f / kBlock), weights);
+    ToLanes<kIq4Size>(weights, w);
+  } else {
+    for (int i = 0; i < kIq4Size; ++i) w[i] = lanes[i] * lanes[i];
+  }
+  const F8 scales = Iq4Scales(lanes, w);
   float magnitude = 0, extremum = 0;
   for (int k = 0; k < kLanes; ++k) {
     if (std::fabs(scales[k]) > magnitude) {
@@ -44,9 +53,16 @@ LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
 
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block)
-    QuantizeBlock(row + block * kBlock, out + block * kBytes);
+    QuantizeBlock(row + block * kBlock, nullptr, out + block * kBytes);
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  for (int64_t block = 0; block < n / kBlock; ++block)
+    QuantizeBlock(row + block * kBlock, importance + block * kBlock, out + block * kBytes);
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
@@ -76,7 +92,8 @@ Format IQ4_XS() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f * 32 * 113,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

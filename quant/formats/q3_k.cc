@@ -9,6 +9,7 @@
 #include "quant/formats/blocks.h"
 #include "quant/formats/lanes.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
@@ -62,6 +63,35 @@ inline int Scale(const uint8_t* at, int s) {
   return (low | (at[8 + s % 4] >> (2 * (s / 4)) & 3) << 4) - 32;
 }
 
+// Puts 6-bit scale s, 0..63, into the 12 bytes, which were zero.
+inline void StoreScale(uint8_t* at, int s, int l) {
+  at[s % 8] = static_cast<uint8_t>(at[s % 8] | (l & 15) << (s < 8 ? 0 : 4));
+  at[8 + s % 4] = static_cast<uint8_t>(at[8 + s % 4] | (l >> 4) << (2 * (s / 4)));
+}
+
+// What follows the choice of the scales and of d, y[96..110): codes hold what the search found.
+LAPIDARY_LANES void FinishBlock(const float* x, uint8_t* codes, uint8_t* y) {
+  const float d = LoadHalf(y + 108);
+  for (int s = 0; s < kSub; ++s) {
+    const float step = d * static_cast<float>(Scale(y + 96, s));
+    if (step == 0) continue;
+    for (int i = kSub * s; i < kSub * (s + 1); ++i)
+      codes[i] = static_cast<uint8_t>(Clamp(Nearest(x[i] / step), -4, 3) + 4);
+  }
+  for (int l = 0; l < 32; ++l) {
+    int bits = 0;
+    for (int b = 0; b < 8; ++b) bits |= (codes[32 * b + l] >> 2) << b;
+    y[l] = static_cast<uint8_t>(bits);
+  }
+  for (int h = 0; h < 2; ++h) {
+    const uint8_t* q = codes + 128 * h;
+    for (int l = 0; l < 32; ++l) {
+      y[32 + 32 * h + l] = static_cast<uint8_t>((q[l] & 3) | (q[l + 32] & 3) << 2 |
+                                                (q[l + 64] & 3) << 4 | (q[l + 96] & 3) << 6);
+    }
+  }
+}
+
 LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
   uint8_t codes[kBlock];
   float scales[kSub];
@@ -82,36 +112,45 @@ LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
   }
   uint8_t* packed = y + 96;
   std::memset(packed, 0, 12);
-  float d = StoreHalf(0.0f, y + 108);
+  StoreHalf(0.0f, y + 108);
   if (extremum != 0) {
     const float inverse = -32.0f / extremum;
     for (int s = 0; s < kSub; ++s) {
       // Through int8_t first, as ggml does.
       const int8_t wide = static_cast<int8_t>(Nearest(inverse * scales[s]));
       const int l = Clamp(wide, -32, 31) + 32;
-      packed[s % 8] = static_cast<uint8_t>(packed[s % 8] | (l & 15) << (s < 8 ? 0 : 4));
-      packed[8 + s % 4] = static_cast<uint8_t>(packed[8 + s % 4] | (l >> 4) << (2 * (s / 4)));
+      StoreScale(packed, s, l);
     }
-    d = StoreHalf(1.0f / inverse, y + 108);
+    StoreHalf(1.0f / inverse, y + 108);
   }
+  FinishBlock(x, codes, y);
+}
+
+LAPIDARY_LANES void QuantizeBlockWeighted(const float* x, const float* importance, uint8_t* y) {
+  float weights[kBlock], scales[kSub];
+  ImportanceWeights(importance, x, kBlock, 2 * SumSquares(x, kBlock) / kBlock, weights);
+  uint8_t codes[kBlock];
+  for (int half = 0; half < 2; ++half) {
+    F8 lanes[kSub], w[kSub];
+    I8 found[kSub];
+    ToLanes<kSub>(x + 128 * half, lanes);
+    ToLanes<kSub>(weights + 128 * half, w);
+    const F8 scale = SymmetricSearch<kSub, 4>(lanes, w, found);
+    FromLanes<kSub>(found, codes + 128 * half);
+    std::memcpy(scales + kLanes * half, &scale, sizeof(scale));
+  }
+  // The scales are one more sub-block; every lane does the same.
+  F8 values[kSub], sums[kSub];
+  I8 found[kSub];
   for (int s = 0; s < kSub; ++s) {
-    const float step = d * static_cast<float>(Scale(packed, s));
-    if (step == 0) continue;
-    for (int i = kSub * s; i < kSub * (s + 1); ++i)
-      codes[i] = static_cast<uint8_t>(Clamp(Nearest(x[i] / step), -4, 3) + 4);
+    values[s] = F8{} + scales[s];
+    sums[s] = F8{} + Sum(weights + kSub * s, kSub);
   }
-  for (int l = 0; l < 32; ++l) {
-    int bits = 0;
-    for (int b = 0; b < 8; ++b) bits |= (codes[32 * b + l] >> 2) << b;
-    y[l] = static_cast<uint8_t>(bits);
-  }
-  for (int h = 0; h < 2; ++h) {
-    const uint8_t* q = codes + 128 * h;
-    for (int l = 0; l < 32; ++l) {
-      y[32 + 32 * h + l] = static_cast<uint8_t>((q[l] & 3) | (q[l + 32] & 3) << 2 |
-                                                (q[l + 64] & 3) << 4 | (q[l + 96] & 3) << 6);
-    }
-  }
+  const F8 d = SymmetricSearch<kSub, 32>(values, sums, found);
+  std::memset(y + 96, 0, 12);
+  for (int s = 0; s < kSub; ++s) StoreScale(y + 96, s, found[s][0]);
+  StoreHalf(d[0], y + 108);
+  FinishBlock(x, codes, y);
 }
 
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
@@ -119,6 +158,13 @@ LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
     QuantizeBlock(row + block * kBlock, out + block * kBytes);
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  for (int64_t block = 0; block < n / kBlock; ++block)
+    QuantizeBlockWeighted(row + block * kBlock, importance + block * kBlock, out + block * kBytes);
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 
 void LoadHead(const uint8_t* head, float* steps, float* offsets) {
   const float d = LoadHalf(head + 12);
@@ -156,7 +202,8 @@ Format Q3_K() {
           .max_abs = 65504.0f * 32 * 4,
           .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}},
-          .head = {.sub = kSub, .at = 96, .bytes = 14, .low = -4, .high = 3, .load = LoadHead}};
+          .head = {.sub = kSub, .at = 96, .bytes = 14, .low = -4, .high = 3, .load = LoadHead},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

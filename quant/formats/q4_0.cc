@@ -7,6 +7,7 @@
 // values then passes through the ggml rule with every code and every scale unchanged.
 #include "quant/formats/blocks.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
@@ -46,6 +47,25 @@ LAPIDARY_PROJECT_IN_LANES(ProjectQat, ProjectBody<true>)
 LAPIDARY_QUANTIZE_IN_LANES(QuantizeGgml, QuantizeBody<false>)
 LAPIDARY_QUANTIZE_IN_LANES(QuantizeQat, QuantizeBody<true>)
 
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  const float mean = SumSquares(row, n) / static_cast<float>(n);
+  WeightedBlocks blocks;
+  for (int64_t block = 0; block < n / kBlock; block += kLanes) {
+    LoadWeighted(row, importance, n, block, mean, &blocks);
+    I8 found[kBlock];
+    uint8_t codes[kLanes * kBlock];
+    const F8 d = SymmetricSearch<kBlock, 8>(blocks.x, blocks.w, found);
+    FromLanes<kBlock>(found, codes);
+    for (int64_t k = 0; k < blocks.count; ++k) {
+      uint8_t* y = out + (block + k) * kBytes;
+      StoreHalf(d[k], y);
+      PackNibbles(codes + k * kBlock, y + 2);
+    }
+  }
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
+
 void LoadHead(const uint8_t* head, float* steps, float* offsets) {
   *steps = LoadHalf(head);
   *offsets = 0;
@@ -73,7 +93,8 @@ Format Q4_0() {
           .max_abs = 65504.0f * 8,
           .dequantize = Dequantize,
           .rules = {{"ggml", QuantizeGgml, ProjectGgml}, {"qat", QuantizeQat, ProjectQat}},
-          .head = {.sub = kBlock, .at = 0, .bytes = 2, .low = -8, .high = 7, .load = LoadHead}};
+          .head = {.sub = kBlock, .at = 0, .bytes = 2, .low = -8, .high = 7, .load = LoadHead},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

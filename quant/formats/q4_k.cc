@@ -9,20 +9,34 @@ namespace {
 
 constexpr int64_t kBytes = kKHead + 128;
 
+LAPIDARY_LANES void PackCodes(const uint8_t* codes, uint8_t* out) {
+  for (int g = 0; g < 4; ++g) {
+    for (int l = 0; l < 32; ++l)
+      out[32 * g + l] = static_cast<uint8_t>(codes[64 * g + l] | codes[64 * g + 32 + l] << 4);
+  }
+}
+
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kKBlock; ++block) {
     uint8_t* y = out + block * kBytes;
     uint8_t codes[kKBlock];
     QuantizeKBlock<15, 20>(row + block * kKBlock, -1.0f, y, codes);
-    for (int g = 0; g < 4; ++g) {
-      for (int l = 0; l < 32; ++l) {
-        y[kKHead + 32 * g + l] =
-            static_cast<uint8_t>(codes[64 * g + l] | codes[64 * g + 32 + l] << 4);
-      }
-    }
+    PackCodes(codes, y + kKHead);
   }
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  for (int64_t block = 0; block < n / kKBlock; ++block) {
+    uint8_t* y = out + block * kBytes;
+    uint8_t codes[kKBlock];
+    QuantizeKBlockWeighted<15, false>(row + block * kKBlock, importance + block * kKBlock, y,
+                                      codes);
+    PackCodes(codes, y + kKHead);
+  }
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kKBlock; ++block) {
@@ -50,7 +64,8 @@ Format Q4_K() {
           .max_abs = 65504.0f * 15,
           .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}},
-          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 15, .load = LoadSteps}};
+          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 15, .load = LoadSteps},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

@@ -3,6 +3,7 @@
 // = q d + m. Codes are taken with the float32 d and lo.
 #include "quant/formats/blocks.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
@@ -28,6 +29,29 @@ LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  const float mean = SumSquares(row, n) / static_cast<float>(n);
+  WeightedBlocks blocks;
+  for (int64_t block = 0; block < n / kBlock; block += kLanes) {
+    LoadWeighted(row, importance, n, block, mean, &blocks);
+    I8 found[kBlock];
+    uint8_t codes[kLanes * kBlock];
+    F8 d, offset;
+    WeightedAffineSearch<kBlock, 31>(blocks.x, blocks.w, found, &d, &offset);
+    FromLanes<kBlock>(found, codes);
+    for (int64_t k = 0; k < blocks.count; ++k) {
+      uint8_t* y = out + (block + k) * kBytes;
+      StoreHalf(d[k], y);
+      StoreHalf(-offset[k], y + 2);
+      const uint32_t fifth = FifthBits(codes + k * kBlock);
+      std::memcpy(y + 4, &fifth, 4);
+      PackNibbles(codes + k * kBlock, y + 8);
+    }
+  }
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
+
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const uint8_t* y = blocks + block * kBytes;
@@ -50,7 +74,8 @@ Format Q5_1() {
           .block_bytes = kBytes,
           .max_abs = 65504.0f,
           .dequantize = Dequantize,
-          .rules = {{"ggml", Quantize}}};
+          .rules = {{"ggml", Quantize}},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

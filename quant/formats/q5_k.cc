@@ -9,23 +9,39 @@ namespace {
 
 constexpr int64_t kBytes = kKHead + 32 + 128;
 
-LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
-  for (int64_t block = 0; block < n / kKBlock; ++block) {
-    uint8_t* fifth = out + block * kBytes + kKHead;
-    uint8_t* low = fifth + 32;
-    uint8_t codes[kKBlock];
-    QuantizeKBlock<31, 15>(row + block * kKBlock, -0.5f, out + block * kBytes, codes);
-    std::memset(fifth, 0, 32);
-    for (int g = 0; g < 4; ++g) {
-      for (int l = 0; l < 32; ++l) {
-        const int a = codes[64 * g + l], b = codes[64 * g + 32 + l];
-        low[32 * g + l] = static_cast<uint8_t>((a & 15) | (b & 15) << 4);
-        fifth[l] = static_cast<uint8_t>(fifth[l] | ((a >> 4) | (b >> 4) << 1) << (2 * g));
-      }
+// 32 bytes of fifth bits, then 128 of low nibbles.
+LAPIDARY_LANES void PackCodes(const uint8_t* codes, uint8_t* fifth) {
+  uint8_t* low = fifth + 32;
+  std::memset(fifth, 0, 32);
+  for (int g = 0; g < 4; ++g) {
+    for (int l = 0; l < 32; ++l) {
+      const int a = codes[64 * g + l], b = codes[64 * g + 32 + l];
+      low[32 * g + l] = static_cast<uint8_t>((a & 15) | (b & 15) << 4);
+      fifth[l] = static_cast<uint8_t>(fifth[l] | ((a >> 4) | (b >> 4) << 1) << (2 * g));
     }
   }
 }
+
+LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
+  for (int64_t block = 0; block < n / kKBlock; ++block) {
+    uint8_t* y = out + block * kBytes;
+    uint8_t codes[kKBlock];
+    QuantizeKBlock<31, 15>(row + block * kKBlock, -0.5f, y, codes);
+    PackCodes(codes, y + kKHead);
+  }
+}
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  for (int64_t block = 0; block < n / kKBlock; ++block) {
+    uint8_t* y = out + block * kBytes;
+    uint8_t codes[kKBlock];
+    QuantizeKBlockWeighted<31, true>(row + block * kKBlock, importance + block * kKBlock, y, codes);
+    PackCodes(codes, y + kKHead);
+  }
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 
 void Dequantize(const uint8_t* blocks, int64_t n, float* out) {
   for (int64_t block = 0; block < n / kKBlock; ++block) {
@@ -56,7 +72,8 @@ Format Q5_K() {
           .max_abs = 65504.0f * 31,
           .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}},
-          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 31, .load = LoadSteps}};
+          .head = {.sub = 32, .at = 0, .bytes = kKHead, .low = 0, .high = 31, .load = LoadSteps},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

@@ -1,65 +1,32 @@
 // Q6_K (formats.md 3.3): blocks of 256 = 128 bytes of low nibbles, 64 bytes of high pairs, i8
 // scales[16], f16 d; 16 sub-blocks of 16 elements, x' = (d * scale) * (q - 32), q in 0..63. The
-// quantizer tries 19 scales a sub-block and keeps the best weighted least-squares fit (weights
-// x^2). All sums run in ggml's order: the bytes depend on it.
+// quantizer tries 19 scales a sub-block (symmetric_search.h) with weights x^2, or an importance
+// matrix's.
 #include "quant/formats/blocks.h"
-#include "quant/formats/lanes.h"
 #include "quant/formats/rows.h"
+#include "quant/formats/weighted.h"
 
 namespace lapidary::formats {
 namespace {
 
 constexpr int64_t kBlock = 256;
 constexpr int64_t kBytes = 210;
-constexpr int kSub = 16;         // elements that share a scale, and scales in a block
-constexpr float kTiny = 1e-15f;  // ggml's GROUP_MAX_EPS: below it a sub-block is zero
+constexpr int kSub = 16;  // elements that share a scale, and scales in a block
 
-// Scales of eight sub-blocks and codes q (0 where the sub-block is zero, as ggml leaves it).
-LAPIDARY_LANES F8 FitLanes(const F8* x, I8* codes) {
-  F8 magnitude, extremum;
-  Extremum<kSub>(x, &magnitude, &extremum);
-  const F8 zero = {};
-  const I8 empty = magnitude < kTiny;
-  F8 best = {}, scale = {};
-  for (int attempt = -10; attempt <= 9; ++attempt) {
-    if (attempt == 0) continue;
-    const bool first = attempt == -10;
-    const float width = first ? 32.0f : 32 + 0.1f * static_cast<float>(attempt);
-    const F8 inverse = -width / extremum;
-    I8 trial[kSub];
-    F8 products = {}, squares = {};
-    for (int i = 0; i < kSub; ++i) {
-      trial[i] = Clamp(Nearest(inverse * x[i]), -32, 31);
-      const F8 w = x[i] * x[i], l = Floats(trial[i]);
-      products += w * x[i] * l;
-      squares += w * l * l;
-    }
-    const I8 positive = squares > zero;
-    const F8 fit = products / squares;
-    if (first) {
-      scale = positive ? fit : zero;
-      best = scale * products;
-      for (int i = 0; i < kSub; ++i) codes[i] = trial[i];
-      continue;
-    }
-    const I8 better = positive & (products * products > best * squares);
-    if (!AnyOf(better)) continue;
-    scale = better ? fit : scale;
-    best = better ? fit * products : best;
-    for (int i = 0; i < kSub; ++i) codes[i] = better ? trial[i] : codes[i];
-  }
-  for (int i = 0; i < kSub; ++i) codes[i] = (codes[i] + 32) & ~empty;
-  return empty ? zero : scale;
-}
-
-LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
+// importance: null, or a weight for each value.
+LAPIDARY_LANES void QuantizeBlock(const float* x, const float* importance, uint8_t* y) {
   uint8_t codes[kBlock];
   float scales[kSub];
   for (int half = 0; half < 2; ++half) {
-    F8 lanes[kSub];
+    F8 lanes[kSub], w[kSub];
     I8 found[kSub];
     ToLanes<kSub>(x + 128 * half, lanes);
-    const F8 scale = FitLanes(lanes, found);
+    if (importance) {
+      ToLanes<kSub>(importance + 128 * half, w);
+    } else {
+      for (int i = 0; i < kSub; ++i) w[i] = lanes[i] * lanes[i];
+    }
+    const F8 scale = SymmetricSearch<kSub, 32>(lanes, w, found);
     FromLanes<kSub>(found, codes + 128 * half);
     std::memcpy(scales + kLanes * half, &scale, sizeof(scale));
   }
@@ -70,7 +37,7 @@ LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
       extremum = scales[s];
     }
   }
-  if (magnitude < kTiny) {
+  if (magnitude < kSymmetricTiny) {
     std::memset(y, 0, kBytes);
     return;
   }
@@ -100,9 +67,16 @@ LAPIDARY_LANES void QuantizeBlock(const float* x, uint8_t* y) {
 
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block)
-    QuantizeBlock(row + block * kBlock, out + block * kBytes);
+    QuantizeBlock(row + block * kBlock, nullptr, out + block * kBytes);
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
+
+LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
+                                 uint8_t* out) {
+  for (int64_t block = 0; block < n / kBlock; ++block)
+    QuantizeBlock(row + block * kBlock, importance + block * kBlock, out + block * kBytes);
+}
+LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 
 void LoadHead(const uint8_t* head, float* steps, float* offsets) {
   const float d = LoadHalf(head + 16);
@@ -142,7 +116,8 @@ Format Q6_K() {
           .max_abs = 65504.0f * 127 * 31,
           .dequantize = Dequantize,
           .rules = {{"ggml", Quantize}},
-          .head = {.sub = kSub, .at = 192, .bytes = 18, .low = -32, .high = 31, .load = LoadHead}};
+          .head = {.sub = kSub, .at = 192, .bytes = 18, .low = -32, .high = 31, .load = LoadHead},
+          .quantize_weighted = QuantizeWeighted};
 }
 
 }  // namespace lapidary::formats

@@ -61,6 +61,31 @@ TEST(QuantMix, PlacesWhereTheRulesSwitch) {
   EXPECT_EQ(format("q3_k_m", Layer(3, "mlp.down_proj")), "Q4_K");
 }
 
+TEST(QuantMix, AnImportanceMatrixChangesTheFirstEighthOfFfnDown) {
+  const ModelConfig config = MakeModelConfig("12b", 0);
+  const auto format = [&](const char* mix, const std::string& name, bool importance) {
+    return std::string(
+        MixFormat(FindQuantMix(mix, "test"), config, false, name, 3840, nullptr, importance).name);
+  };
+  const std::string last = Layer(5, "mlp.down_proj"), next = Layer(6, "mlp.down_proj");
+  const std::string up = Layer(0, "mlp.up_proj");
+  for (const auto& [mix, plain, with] : {std::tuple{"q4_0", "Q4_0", "Q4_1"},
+                                         {"q5_0", "Q5_0", "Q5_1"},
+                                         {"iq4_nl", "Q5_K", "IQ4_NL"},
+                                         {"iq4_xs", "Q5_K", "IQ4_XS"},
+                                         {"q4_1", "Q4_1", "Q4_1"},
+                                         {"q4_k_s", "Q5_K", "Q5_K"},
+                                         {"q4_k_m", "Q6_K", "Q6_K"},
+                                         {"q3_k_m", "Q4_K", "Q4_K"},
+                                         {"q2_k", "Q3_K", "Q3_K"},
+                                         {"mxfp4", "MXFP4", "MXFP4"}}) {
+    EXPECT_EQ(format(mix, last, false), plain) << mix;
+    EXPECT_EQ(format(mix, last, true), with) << mix;
+    EXPECT_EQ(format(mix, next, true), format(mix, next, false)) << mix;
+    EXPECT_EQ(format(mix, up, true), format(mix, up, false)) << mix;
+  }
+}
+
 TEST(QuantMix, HeadsAndFallbacks) {
   const ModelConfig config = MakeModelConfig("tiny", 2);
   const QuantMix& mix = FindQuantMix("q4_k_m", "test");

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes tests/golden again, or a set with other numbers somewhere else.
-#   remake.sh [--out DIR] [--seed N] [PART ...]     parts: tokenizer template media model quant gguf (default: all)
-# --seed adds N to every seed. PYTHON names a Python with the packages listed in README.md; quant and gguf need
-# the tools of referee/llama-build.sh (PREFIX, or its default place).
+#   remake.sh [--out DIR] [--seed N] [PART ...]     parts: tokenizer template media model quant gguf imatrix (default: all)
+# --seed adds N to every seed. PYTHON names a Python with the packages listed in README.md; quant, gguf and imatrix
+# need the tools of referee/llama-build.sh (PREFIX, or its default place).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
         *) parts+=("$1"); shift ;;
     esac
 done
-if [ ${#parts[@]} = 0 ]; then parts=(tokenizer template media model quant gguf); fi
+if [ ${#parts[@]} = 0 ]; then parts=(tokenizer template media model quant gguf imatrix); fi
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 py=${PYTHON:-python3}
@@ -96,6 +96,11 @@ make_gguf() {
     rm -rf "$out/gguf"
     mkdir -p "$out/gguf"
     cp -r "$tmp/gguf/." "$out/gguf/"
+}
+
+make_imatrix() {  # of the checkpoint in gguf/
+    rm -rf "$out/imatrix"
+    "$py" "$here/referee/imatrix_goldens.py" --out "$out/imatrix" --model "$out/gguf/hf" --seed $((9 + add)) --prefix "$prefix"
 }
 
 for part in "${parts[@]}"; do make_$part; done

@@ -66,13 +66,18 @@ TEST(Commands, HelpNamesEveryOption) {
        {"--model", "--adapter", "--prompt", "--system", "--messages", "--record", "--image",
         "--audio", "--video", "--max-new-tokens", "--greedy", "--temperature", "--top-k", "--top-p",
         "--seed", "--think", "--raw", "--image-resize", "--json"}},
-      {"export",
-       {"--model", "--adapter", "--out", "--overwrite", "--json", "safetensors", "peft", "gguf:f32",
-        "gguf:bf16", "gguf:q8_0", "gguf:q4_0", "compressed-tensors", "mlx:4bit", "gguf-lora",
-        "mlx-lora", "--max-shard-size", "--tensor-type", "--metadata", "--modelfile"}},
+      {"export", {"--model",       "--adapter",   "--out",       "--overwrite",
+                  "--json",        "safetensors", "peft",        "gguf:f32",
+                  "gguf:bf16",     "gguf:q8_0",   "gguf:q4_0",   "compressed-tensors",
+                  "mlx:4bit",      "gguf-lora",   "mlx-lora",    "--max-shard-size",
+                  "--tensor-type", "--metadata",  "--modelfile", "--imatrix"}},
+      {"imatrix",
+       {"--model", "--adapter", "--base-format", "--text", "--data", "--out", "--ctx-size",
+        "--chunks", "--parse-special", "--max-length", "--on-error", "--batch-tokens", "--compute",
+        "--json", "--quiet", "Example"}},
       {"verify",
-       {"source", "export", "--adapter", "--data", "--tokens", "--limit", "--max-length",
-        "--compute", "--all", "--json", "--quiet", "exit code"}},
+       {"source", "export", "--adapter", "--imatrix", "--data", "--tokens", "--limit",
+        "--max-length", "--compute", "--all", "--json", "--quiet", "exit code"}},
       {"inspect", {"model", "--json", "--grid"}},
       {"watch", {"run", "--every", "--once"}},
       {"completion", {"shell", "bash", "zsh", "fish", "man"}},
@@ -326,6 +331,33 @@ TEST(Commands, ExportsEvaluateAsTheModel) {
   EXPECT_NEAR(loss("bf16.gguf"), merged, 1e-5 * merged);  // the same bf16 weights
   EXPECT_NEAR(merged, tuned, 1e-2 * tuned);
   EXPECT_NEAR(loss("q8.gguf"), tuned, 2e-2 * tuned);
+}
+
+TEST(Commands, ImportanceOfDataGoesIntoTheExport) {
+  const json measured = Json({"imatrix", "--model", "base", "--data", "eval.jsonl", "--out",
+                              "i.gguf", "--quiet", "--json"});
+  EXPECT_GT(measured.at("tokens").get<int64_t>(), 100);
+  EXPECT_EQ(measured.at("chunks").get<int64_t>(),
+            (measured.at("tokens").get<int64_t>() + 511) / 512);
+  Works({"imatrix", "--model", "base", "--adapter", "tuned", "--data", "eval.jsonl", "--out",
+         "i.dat", "--quiet"});
+  Works({"export", "--model", "base", "--out", "gguf:q4_1=without.gguf"});
+  Works({"export", "--model", "base", "--imatrix", "i.gguf", "--out", "gguf:q4_1=with.gguf"});
+  Works({"export", "--model", "base", "--imatrix", "i.dat", "--out", "gguf:q4_1=old.gguf"});
+  EXPECT_NE(HashOf("without.gguf"), HashOf("with.gguf"));
+  const json known = Json({"verify", "base", "with.gguf", "--imatrix", "i.gguf", "--json"});
+  EXPECT_TRUE(known.at("whole").get<bool>());
+  const Finished unknown = Shop().Run({"verify", "base", "with.gguf", "--json"});
+  EXPECT_FALSE(json::parse(unknown.out).at("whole").get<bool>());
+  EXPECT_NE(HashOf("old.gguf"), HashOf("with.gguf"));
+  const Finished neither = Shop().Run({"imatrix", "--model", "base", "--out", "x.gguf"});
+  EXPECT_EQ(neither.code, 2);
+  EXPECT_NE(neither.err.find("--text and --data"), std::string::npos) << neither.err;
+  EXPECT_EQ(Shop()
+                .Run({"export", "--model", "base", "--imatrix", "eval.jsonl", "--out",
+                      "gguf:q4_1=x.gguf"})
+                .code,
+            2);
 }
 
 TEST(Commands, VerifySaysWhetherAnExportIsWhatWasTrained) {

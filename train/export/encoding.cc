@@ -1,8 +1,10 @@
 #include "train/export/encoding.h"
 
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#include "autograd/base/error.h"
 #include "autograd/base/float16.h"
 
 namespace lapidary {
@@ -25,6 +27,21 @@ RowEncoding FormatEncoding(const Format& format, int64_t cols, const char* rule)
            [&chosen](const float* row, int64_t n, uint8_t* out) { chosen.quantize(row, n, out); });
   encoding.format = &format;
   encoding.max_abs = format.max_abs;
+  return encoding;
+}
+
+RowEncoding WeightedEncoding(const Format& format, std::vector<float> importance) {
+  LAPIDARY_CHECK(format.quantize_weighted, "export: an importance matrix must go with a format ",
+                 "that takes heed of it; got ", format.name);
+  const int64_t cols = static_cast<int64_t>(importance.size());
+  RowEncoding encoding = Make(
+      format.name, FormatBytes(format, cols),
+      [&format, importance = std::make_shared<const std::vector<float>>(std::move(importance))](
+          const float* row, int64_t n, uint8_t* out) {
+        format.quantize_weighted(row, importance->data(), n, out);
+      });
+  encoding.format = &format;
+  encoding.max_abs = format.max_abs / 2;
   return encoding;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "quant/fake_quant.h"
 #include "quant/format.h"
@@ -34,6 +35,9 @@ struct RowEncoding {
 
 // A row of the format table by one of its scale rules. Throws Error unless `cols` is whole blocks.
 RowEncoding FormatEncoding(const Format& format, int64_t cols, const char* rule = "ggml");
+// By Format::quantize_weighted with the weights of the columns. Values may be half as large: a
+// fitted scale can lie above the one that reaches just to the largest value.
+RowEncoding WeightedEncoding(const Format& format, std::vector<float> importance);
 
 // The three tensors of MLX's affine mode (formats.md 6.4).
 RowEncoding MlxCodes(const MlxAffine& mode, int64_t cols);   // U32 [rows, cols * bits / 32]

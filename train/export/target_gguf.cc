@@ -127,6 +127,66 @@ GgufKeys TakenKeys(const std::string& path, int64_t file_type) {
   return keys;
 }
 
+// What the matrices of one file take from the importance matrix, and what it lacks.
+class ImportanceUse {
+ public:
+  explicit ImportanceUse(const ExportOptions& options) : options_(options) {}
+
+  // As llama-quantize: weighted if the format takes heed and the matrix has this name. The
+  // embedding is in no importance matrix that llama.cpp or we make, unless it was asked for.
+  RowEncoding Encoding(const Format& format, const std::string& name, int64_t cols) {
+    if (!options_.imatrix || !format.quantize_weighted) return FormatEncoding(format, cols);
+    std::vector<float> importance = options_.imatrix->Means(name);
+    const bool embedding = name == "token_embd.weight";
+    if (importance.empty()) {
+      if (!embedding && name != "output.weight" && missing_++ == 0) example_ = name;
+      return FormatEncoding(format, cols);
+    }
+    if (embedding && static_cast<int64_t>(importance.size()) != cols)
+      return FormatEncoding(format, cols);
+    LAPIDARY_CHECK(static_cast<int64_t>(importance.size()) == cols, options_.imatrix_path, ": '",
+                   name, "' must have a weight for each of ", cols, " columns; got ",
+                   importance.size(), "; try the importance matrix of this model");
+    ++used_;
+    return WeightedEncoding(format, std::move(importance));
+  }
+
+  void Finish(OutputPlan* plan) const {
+    if (!options_.imatrix) return;
+    if (missing_ > 0) {
+      plan->warnings.push_back(StrCat(
+          plan->path, ": ", missing_, " matrices have no importance in ", options_.imatrix_path,
+          " and are quantized without it, as by llama.cpp: ", example_));
+    } else if (used_ == 0) {
+      plan->warnings.push_back(StrCat(plan->path, ": no matrix takes heed of ",
+                                      options_.imatrix_path, "; ", plan->format,
+                                      " is the same without"));
+    }
+  }
+
+  // What llama-quantize records; texts of at most 127 bytes, as there.
+  void AddKeys(GgufKeys* keys) const {
+    if (!options_.imatrix) return;
+    const ImportanceMatrix& matrix = *options_.imatrix;
+    SetKey(*keys, "quantize.imatrix.file",
+           GgufValue::String(options_.imatrix_path.substr(0, kLongest)));
+    if (!matrix.datasets.empty()) {
+      SetKey(*keys, "quantize.imatrix.dataset",
+             GgufValue::String(matrix.datasets[0].substr(0, kLongest)));
+    }
+    SetKey(*keys, "quantize.imatrix.entries_count",
+           GgufValue::U32(static_cast<int64_t>(matrix.entries.size())));
+    if (matrix.chunk_count > 0)
+      SetKey(*keys, "quantize.imatrix.chunks_count", GgufValue::U32(matrix.chunk_count));
+  }
+
+ private:
+  static constexpr size_t kLongest = 127;
+  const ExportOptions& options_;
+  int missing_ = 0, used_ = 0;
+  std::string example_;
+};
+
 // The user's own words, and what was merged into what (general.base_model.*, as gguf-py spells it).
 void AddModelCard(const PlanInput& input, GgufKeys* keys) {
   if (!input.adapters.empty()) {
@@ -277,6 +337,8 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
   PlannedFile text{path, &FindFileType("gguf"), {}, {}};
   AddRopeFrequencies(config, &text);
   TypeOverrides overrides(input.options.tensor_types);
+  ImportanceUse importance(input.options);
+  const bool has_importance = input.options.imatrix != nullptr;
   std::string fallback;  // a tensor whose rows are not whole blocks of the format it should have
   int fallbacks = 0;
   for (const auto& [name, tensor] : input.base.tensors) {
@@ -287,16 +349,19 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
     if (tensor.shape.size() == 2) {
       const Format* asked = overrides.Find(place->name);
       if (!asked) asked = TrainedFormat(input, mix, name);
-      format = asked ? &FormatForRows(*asked, tensor.cols())
-                     : &MixFormat(mix, config, untied, name, tensor.cols());
-      const Format& wanted = asked ? *asked : MixFormat(mix, config, untied, name, 0);
+      format = asked
+                   ? &FormatForRows(*asked, tensor.cols())
+                   : &MixFormat(mix, config, untied, name, tensor.cols(), nullptr, has_importance);
+      const Format& wanted =
+          asked ? *asked : MixFormat(mix, config, untied, name, 0, nullptr, has_importance);
       if (format != &wanted && fallbacks++ == 0)
         fallback = StrCat(place->name, " is ", format->name, " instead of ", wanted.name);
     }
     text.Add({place->name, format->name, WrittenShape(tensor)},
-             {name, FormatEncoding(*format, tensor.cols()), place->layout, {}});
+             {name, importance.Encoding(*format, place->name, tensor.cols()), place->layout, {}});
   }
   overrides.CheckUsed();
+  importance.Finish(&plan);
   if (fallbacks > 0) {
     plan.warnings.push_back(StrCat(path, ": ", fallbacks,
                                    " matrices have rows that are not whole blocks and take "
@@ -310,6 +375,7 @@ OutputPlan PlanGguf(const PlanInput& input, const ExportTarget& target, const st
         TextKeys(ReadGgufMetadata(input.path, config), config, Parameters(text), mix.file_type);
   }
   AddModelCard(input, &text.manifest.keys);
+  importance.AddKeys(&text.manifest.keys);
   const GgufKeys keys = text.manifest.keys;
   AddParts(plan, std::move(text), input.options.max_shard_bytes);
   LAPIDARY_CHECK(!input.options.modelfile || plan.files.size() == 1,

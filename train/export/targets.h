@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "model/gguf_names.h"
 #include "model/load.h"
 #include "quant/file_writer.h"
+#include "quant/imatrix.h"
 #include "train/export/encoding.h"
 #include "train/export/merge.h"
 
@@ -28,6 +30,10 @@ struct ExportOptions {
   // Pattern (ECMAScript, searched in the GGUF name) and format, the first match wins: as
   // llama-quantize's --tensor-type. Only matrices of the text model are asked about.
   std::vector<std::pair<std::string, std::string>> tensor_types;
+  // Of GGUF models: matrices are quantized with it (quant/formats/weighted.h), those trained on a
+  // grid aside. `imatrix_path` goes into the file's keys.
+  std::shared_ptr<const ImportanceMatrix> imatrix;
+  std::string imatrix_path;
   // general.* keys of GGUF files, without the prefix: "author", "license", "tags", ...
   std::vector<std::pair<std::string, std::string>> metadata;
   bool modelfile = false;  // beside a GGUF model, for `ollama create`

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
+#include "model/gguf_names.h"
 
 namespace lapidary {
 namespace {
@@ -32,7 +34,7 @@ RowSums CompareRow(const float* want, const float* got, int64_t n) {
 
 VerifiedTensor VerifyTensor(const std::string& name, const StoredTensor& source,
                             const TensorMerge& merge, const TrainedGrids& grids,
-                            const StoredTensor& exported) {
+                            const StoredTensor& exported, const ImportanceMatrix* imatrix) {
   LAPIDARY_CHECK(exported.format, "'", exported.name, "': must be readable as float32; got ",
                  exported.dtype);
   LAPIDARY_CHECK(exported.elements() == source.elements() && exported.cols() == source.cols(), "'",
@@ -51,7 +53,14 @@ VerifiedTensor VerifyTensor(const std::string& name, const StoredTensor& source,
   // The trained grid stands first; a file in another format holds its projected values, rounded.
   const Grid* grid = grids.Find(name);
   const bool trained = grid && grid->format() == &format;
-  const size_t n_rules = trained ? 1 : format.rules.size();
+  // The weights that the export took, as one more rule, the last.
+  std::vector<float> importance;
+  const std::optional<GgufTensorPlace> place = FindGgufPlace(name);
+  if (imatrix && place && !trained && format.quantize_weighted)
+    importance = imatrix->Means(place->name);
+  const bool weighted = !importance.empty() && static_cast<int64_t>(importance.size()) == cols;
+  const size_t plain_rules = format.rules.size();
+  const size_t n_rules = trained ? 1 : plain_rules + (weighted ? 1 : 0);
   std::vector<bool> holds(n_rules, true);
   const int64_t chunk = std::max<int64_t>(1, kChunkValues / std::max<int64_t>(1, cols));
   for (int64_t row = 0; row < rows; row += chunk) {
@@ -74,7 +83,11 @@ VerifiedTensor VerifyTensor(const std::string& name, const StoredTensor& source,
             sums[at] = CompareRow(want.data(), got.data(), cols);
             for (size_t k = 0; k < n_rules; ++k) {
               if (!holds[k]) continue;
-              if (!trained) format.rules[k].quantize(want.data(), cols, encoded.data());
+              if (!trained && k < plain_rules) {
+                format.rules[k].quantize(want.data(), cols, encoded.data());
+              } else if (!trained) {
+                format.quantize_weighted(want.data(), importance.data(), cols, encoded.data());
+              }
               bool same = false;
               if (bytes) {
                 same = std::memcmp(encoded.data(),
@@ -103,7 +116,8 @@ VerifiedTensor VerifyTensor(const std::string& name, const StoredTensor& source,
     exported.DropRows(row, count);
   }
   for (size_t k = 0; k < holds.size() && out.rule.empty(); ++k) {
-    if (holds[k]) out.rule = trained ? "trained" : format.rules[k].name;
+    if (holds[k])
+      out.rule = trained ? "trained" : k < plain_rules ? format.rules[k].name : "imatrix";
   }
   return out;
 }
@@ -119,7 +133,8 @@ bool VerifyReport::whole() const {
 
 VerifyReport VerifyTensors(const CheckpointFiles& source, const AdapterMerge& merge,
                            const TrainedGrids& grids, const CheckpointFiles& exported,
-                           const std::function<void(uint64_t done, uint64_t total)>& progress) {
+                           const std::function<void(uint64_t done, uint64_t total)>& progress,
+                           const ImportanceMatrix* imatrix) {
   VerifyReport report;
   uint64_t total = 0, done = 0;
   for (const auto& [name, tensor] : source.tensors) total += tensor.bytes;
@@ -129,7 +144,7 @@ VerifyReport VerifyTensors(const CheckpointFiles& source, const AdapterMerge& me
       report.missing.push_back(name);
     } else {
       report.tensors.push_back(
-          VerifyTensor(name, tensor, merge.ForTensor(name), grids, found->second));
+          VerifyTensor(name, tensor, merge.ForTensor(name), grids, found->second, imatrix));
       report.tensors.back().name = name;
     }
     done += tensor.bytes;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/load.h"
+#include "quant/imatrix.h"
 #include "train/export/merge.h"
 #include "train/export/trained_grids.h"
 
@@ -19,7 +20,7 @@ struct VerifiedTensor {
   std::string name;    // canonical
   std::string format;  // of the export
   std::string rule;    // the scale rule that gives the file's bytes; "trained": those of the run;
-                       // empty: none does
+                       // "imatrix": with the importance matrix; empty: none does
   int64_t elements = 0;
   int64_t differing = 0;  // elements of the file that differ from the merged source
   double error = 0;       // sum of squares of that difference
@@ -35,11 +36,12 @@ struct VerifyReport {
   bool whole() const;                       // every tensor is there and on its grid
 };
 
-// `merge` over `source`, `grids` of the same run. Reads both once, in row chunks. Throws Error if a
-// tensor has another shape or cannot be read.
+// `merge` over `source`, `grids` of the same run; `imatrix` of the export, or null. Reads both
+// once, in row chunks. Throws Error if a tensor has another shape or cannot be read.
 VerifyReport VerifyTensors(const CheckpointFiles& source, const AdapterMerge& merge,
                            const TrainedGrids& grids, const CheckpointFiles& exported,
-                           const std::function<void(uint64_t done, uint64_t total)>& progress = {});
+                           const std::function<void(uint64_t done, uint64_t total)>& progress = {},
+                           const ImportanceMatrix* imatrix = nullptr);
 
 }  // namespace lapidary
 
