@@ -144,6 +144,9 @@ void AddExport(CLI::App& cli) {
                     "beside a GGUF model: NAME.Modelfile for `ollama create`");
   command->add_flag("--overwrite", options->request.overwrite, "replace outputs that exist");
   command->add_flag("--json", options->json, "report as JSON");
+  command->footer(
+      "Example:\n  lapidary export --model gemma-4-12b --adapter out --out gguf:q4_k_m=m.gguf "
+      "--out safetensors=merged");
   command->callback([options] { Run(*options); });
 }
 
