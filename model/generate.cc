@@ -100,6 +100,30 @@ class Run {
     forward_.last_only = true;
   }
 
+  // Runs a piece of the prompt and returns the logits after its last token, scoring all tokens that
+  // follow its own. Logits exist for kRows tokens at a time.
+  Tensor ScoredPass(const ModelInput& piece, const std::vector<int32_t>& ids,
+                    std::vector<TokenLogprobs>* scores) {
+    constexpr int64_t kRows = 32;
+    Tape tape(Tape::Mode::kNoGrad);
+    forward_.last_only = false;
+    const Tensor hidden = Forward(model_, tape, piece, forward_).value();
+    forward_.last_only = true;
+    Tensor last;
+    for (int64_t begin = 0; begin < piece.size(); begin += kRows) {
+      const int64_t rows = std::min(kRows, piece.size() - begin);
+      const Tensor logits =
+          Logits(hidden.Rows(begin, rows), model_.head().Current(), softcap_, options_.compute);
+      const int64_t n = logits.shape()[1];
+      for (int64_t r = 0; r < rows && scores->size() + 1 < ids.size(); ++r) {
+        scores->push_back(
+            LogprobsOf(logits.data() + r * n, n, ids[scores->size() + 1], options_.top_logprobs));
+      }
+      last = logits.Rows(rows - 1, 1).Clone();
+    }
+    return last;
+  }
+
   // Runs one piece and returns the logits after its last token (only there is the head needed).
   Tensor Pass(const ModelInput& piece, bool want_logits) {
     Tape tape(Tape::Mode::kNoGrad);
@@ -113,14 +137,18 @@ class Run {
   Tensor Prefill(const ModelInput& prompt) {
     constexpr int64_t kSlack = 64;
     Tensor logits;
+    std::vector<TokenLogprobs> scores;
     for (int64_t begin = forward_.cache->length; begin < prompt.size();) {
       int64_t chunk = options_.prefill_chunk;
       const int64_t left = prompt.size() - begin;
       if (chunk > kSlack && left > chunk && left < chunk + kSlack) chunk = left - kSlack;
       const int64_t end = ChunkEnd(prompt, begin, chunk);
-      logits = Pass(Slice(prompt, begin, end), end == prompt.size());
+      const ModelInput piece = Slice(prompt, begin, end);
+      logits = options_.score_prompt ? ScoredPass(piece, prompt.ids, &scores)
+                                     : Pass(piece, end == prompt.size());
       begin = end;
     }
+    if (options_.score_prompt && options_.on_prompt_logprobs) options_.on_prompt_logprobs(scores);
     return logits;
   }
 
@@ -168,6 +196,7 @@ GenerateResult Generate(Transformer& model, const ModelInput& prompt,
   std::vector<PrefixToken> tokens;
   if (prefixes) {
     tokens = PrefixTokens(prompt);
+    if (options.score_prompt) prefixes->Clear();
     cache = prefixes->Take(model, tokens, options.compute, options.image_mask);
     result.reused = cache.length;
   }
@@ -194,31 +223,6 @@ GenerateResult Generate(Transformer& model, const ModelInput& prompt,
   if (prefixes)
     prefixes->Put(std::move(cache), std::move(tokens), options.compute, options.image_mask);
   return result;
-}
-
-std::vector<TokenLogprobs> ScoreTokens(Transformer& model, const ModelInput& prompt, int64_t top,
-                                       const GenerateOptions& options) {
-  constexpr int64_t kRows = 32;
-  CheckPrompt(prompt);
-  ForwardOptions forward;
-  forward.compute = options.compute;
-  forward.image_mask = options.image_mask;
-  forward.activations = options.activations;
-  Tape tape(Tape::Mode::kNoGrad);
-  const Tensor hidden = Forward(model, tape, prompt, forward).value();
-  const auto softcap = static_cast<float>(model.config.text.final_logit_softcapping);
-  std::vector<TokenLogprobs> scores;
-  for (int64_t begin = 0; begin + 1 < prompt.size(); begin += kRows) {
-    const int64_t rows = std::min(kRows, prompt.size() - 1 - begin);
-    const Tensor logits =
-        Logits(hidden.Rows(begin, rows), model.head().Current(), softcap, options.compute);
-    const int64_t n = logits.shape()[1];
-    for (int64_t r = 0; r < rows; ++r) {
-      scores.push_back(LogprobsOf(logits.data() + r * n, n,
-                                  prompt.ids[static_cast<size_t>(begin + r + 1)], top));
-    }
-  }
-  return scores;
 }
 
 }  // namespace lapidary

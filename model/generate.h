@@ -47,6 +47,10 @@ struct GenerateOptions {
   TokenConstraint* constraint = nullptr;
   int64_t top_logprobs = -1;  // how many likeliest tokens on_logprobs gets; -1: it is not called
   std::function<void(const TokenLogprobs&)> on_logprobs;  // before on_token, for the same token
+  // Scores every token of the prompt but the first, given those before it: size() - 1 entries with
+  // top_logprobs likeliest, handed over before the first new token. Nothing cached is used then.
+  bool score_prompt = false;
+  std::function<void(const std::vector<TokenLogprobs>&)> on_prompt_logprobs;
   int64_t prefill_chunk = 1024;  // tokens at a time; never splits an image; does not change bits
   const ActivationPolicy* activations = nullptr;  // asked whether the base is streamed; null: no
   Compute compute = Compute::kBfloat16;
@@ -66,11 +70,6 @@ struct GenerateResult {
 GenerateResult Generate(Transformer& model, const ModelInput& prompt,
                         const GenerateOptions& options,
                         const std::function<bool(int32_t)>& on_token, PrefixCache* cache = nullptr);
-
-// The log-probability of every token of `prompt` (one document) but the first, given those before
-// it, with the `top` likeliest: size() - 1 entries. Logits exist for 32 tokens at a time.
-std::vector<TokenLogprobs> ScoreTokens(Transformer& model, const ModelInput& prompt, int64_t top,
-                                       const GenerateOptions& options);
 
 }  // namespace lapidary
 

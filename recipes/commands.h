@@ -9,6 +9,7 @@ class App;
 namespace lapidary {
 
 void AddTrain(CLI::App& cli);
+void AddChat(CLI::App& cli);
 void AddCompare(CLI::App& cli);
 void AddCompletion(CLI::App& cli);
 void AddEval(CLI::App& cli);
@@ -22,6 +23,7 @@ void AddData(CLI::App& cli);
 void AddDistillCache(CLI::App& cli);
 void AddDoctor(CLI::App& cli);
 void AddPlan(CLI::App& cli);
+void AddServe(CLI::App& cli);
 void AddTokenize(CLI::App& cli);
 void AddVerify(CLI::App& cli);
 void AddWatch(CLI::App& cli);

@@ -1,7 +1,5 @@
 // `lapidary generate`: answers to a prompt or a conversation, with pictures, sounds and clips, as
 // they are produced.
-#include "model/generate.h"
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -11,10 +9,9 @@
 #include "autograd/base/file.h"
 #include "data/dataset.h"
 #include "data/readers.h"
-#include "data/sample.h"
 #include "recipes/commands.h"
-#include "train/bundle.h"
-#include "train/micro_batch.h"
+#include "recipes/generate_batch.h"
+#include "recipes/serve/engine.h"
 
 namespace lapidary {
 namespace {
@@ -24,13 +21,16 @@ using Json = nlohmann::ordered_json;
 struct GenerateArgs {
   BaseFormat base;
   std::string model, adapter, prompt, messages, record, system,
-      compute = "bfloat16", image_mask = "sliding_only", image_resize = "hf";
+      compute = "bfloat16", image_mask = "sliding_only", image_resize = "hf", json_schema;
   std::vector<std::string> images, audios, videos;
   int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
+  BatchArgs batch;
   std::optional<double> temperature, top_p;
+  double min_p = 0, repetition_penalty = 1;
   std::optional<int64_t> top_k;
   uint64_t seed = 0;
-  bool greedy = false, think = false, raw = false, json = false, special = false;
+  bool greedy = false, think = false, raw = false, json = false, json_output = false,
+       special = false;
 };
 
 // The conversation that the arguments spell, in the shape of a data set's line. Google's advice:
@@ -71,15 +71,7 @@ Record QuestionOf(const std::string& place) {
   const std::shared_ptr<const Dataset> dataset = Dataset::Open({place.substr(0, colon)});
   for (int64_t i = 0; i < dataset->size(); ++i) {
     if (dataset->Where(i) != place) continue;
-    Record record = dataset->Read(i);
-    LAPIDARY_CHECK(record.kind != RecordKind::kText, place,
-                   ": must be a conversation or a prompt; got raw text");
-    record.completion.clear();
-    while (!record.messages.empty() && record.messages.back().value("role", "") == "assistant")
-      record.messages.erase(record.messages.size() - 1);
-    LAPIDARY_CHECK(record.kind != RecordKind::kMessages || !record.messages.empty(), place,
-                   ": must have a message before the answer; got none");
-    return record;
+    return WithoutAnswer(dataset->Read(i), place);
   }
   throw Error(StrCat(place, ": must be a line with a record; got none"));
 }
@@ -95,20 +87,53 @@ Record ReadRecord(const GenerateArgs& args) {
                      ": must be a list of messages or an object with one; got something else"));
 }
 
-GenerateOptions Options(const GenerateArgs& args, const GenerationDefaults& defaults) {
-  GenerateOptions o;
+GenerateOptions Options(const GenerateArgs& args, GenerateOptions o) {
   o.max_new_tokens = args.max_new_tokens;
-  o.do_sample = defaults.do_sample && !args.greedy;
-  o.temperature = args.temperature.value_or(defaults.temperature);
-  o.top_k = args.top_k.value_or(defaults.top_k);
-  o.top_p = args.top_p.value_or(defaults.top_p);
-  if (o.temperature == 0) o.do_sample = false;
+  o.do_sample = o.do_sample && !args.greedy;
+  o.temperature = args.temperature.value_or(o.temperature);
+  o.top_k = args.top_k.value_or(o.top_k);
+  o.top_p = args.top_p.value_or(o.top_p);
+  o.min_p = args.min_p;
+  o.repetition_penalty = args.repetition_penalty;
+  if (o.temperature == 0) {
+    o.do_sample = false;
+    o.temperature = 1;
+  }
   o.seed = args.seed;
-  o.stop_ids = defaults.stop_ids;
-  o.suppress_ids = defaults.suppress_ids;
-  o.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  o.image_mask = args.image_mask == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
   return o;
+}
+
+std::optional<JsonGrammar> Grammar(const GenerateArgs& args) {
+  LAPIDARY_CHECK(!args.json_output || args.json_schema.empty(),
+                 "generate: --json-output and --json-schema must not stand together; got both");
+  if (args.json_output) return JsonGrammar::Any();
+  if (args.json_schema.empty()) return std::nullopt;
+  return GrammarOfText(ReadFile(args.json_schema, 1 << 24), args.json_schema);
+}
+
+// What the answers of a batch depend on.
+Json Settings(const GenerateArgs& args, const GenerateOptions& o) {
+  return {{"model", args.model},
+          {"adapter", args.adapter},
+          {"base_format", args.base.mix},
+          {"embedding_format", args.base.embedding},
+          {"data", args.batch.data},
+          {"max_new_tokens", o.max_new_tokens},
+          {"do_sample", o.do_sample},
+          {"temperature", o.temperature},
+          {"top_k", o.top_k},
+          {"top_p", o.top_p},
+          {"min_p", o.min_p},
+          {"repetition_penalty", o.repetition_penalty},
+          {"seed", o.seed},
+          {"think", args.think},
+          {"json", args.json_output},
+          {"json_schema", args.json_schema.empty() ? "" : ReadFile(args.json_schema, 1 << 24)},
+          {"image_tokens", args.image_tokens},
+          {"num_frames", args.num_frames},
+          {"image_resize", args.image_resize},
+          {"image_mask", args.image_mask},
+          {"compute", args.compute}};
 }
 
 // Prints text as soon as it is certain: the tail that may still change (part of a character) waits.
@@ -143,34 +168,46 @@ class Stream {
 };
 
 void RunGenerate(const GenerateArgs& args) {
-  const int given = !args.prompt.empty() + !args.messages.empty() + !args.record.empty();
+  const bool batch = !args.batch.data.empty() || !args.batch.out.empty();
+  const int given = !args.prompt.empty() + !args.messages.empty() + !args.record.empty() + batch;
   LAPIDARY_CHECK(given == 1,
-                 "generate: one of --prompt, --messages and --record must be given; got ", given);
+                 "generate: one of --prompt, --messages, --record and --data must be given; got ",
+                 given);
+  LAPIDARY_CHECK(!batch || (!args.batch.data.empty() && !args.batch.out.empty()),
+                 "generate: --data and --out must be given together; got one");
+  const std::optional<JsonGrammar> grammar = Grammar(args);
+  LAPIDARY_CHECK(!grammar || !args.think,
+                 "generate: JSON must be asked for without --think; got both");
   Bundle bundle = OpenBundle(args.model, args.adapter, args.base);
   for (const std::string& warning : bundle.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  const Tokenizer& tokenizer = bundle.RequireTokenizer();
-  SampleOptions sample;
-  sample.chat.add_generation_prompt = true;
-  sample.chat.enable_thinking = args.think;
-  sample.chat.empty_thought = EmptyThought::kOmit;
-  sample.media = bundle.media;
-  UseImageResize(args.image_resize, &sample.media);
-  sample.image_budget = args.image_tokens;
-  sample.num_frames = args.num_frames;
-  sample.add_eos = false;
-  sample.require_targets = false;
-  const BuiltSample built = SampleBuilder(tokenizer, sample).Build(ReadRecord(args));
-  LAPIDARY_CHECK(built.sample, "generate: ", built.note);
-  const MicroBatch batch = MakeMicroBatch(MakeBatch(*built.sample));
-  Stream stream(tokenizer, !args.special, !args.json);
-  const std::vector<int32_t>& stops = bundle.generation.stop_ids;
-  const GenerateResult result =
-      Generate(bundle.model, batch.input, Options(args, bundle.generation), [&](int32_t id) {
-        const bool stop = std::find(stops.begin(), stops.end(), id) != stops.end();
-        if (!stop || args.special) stream.Add(id);
-        return true;
-      });
+  UseImageResize(args.image_resize, &bundle.media);
+  EngineOptions engine_options;
+  engine_options.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
+  engine_options.image_mask =
+      args.image_mask == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
+  engine_options.image_budget = args.image_tokens;
+  engine_options.num_frames = args.num_frames;
+  Engine engine(std::move(bundle), engine_options);
+  GenerateOptions options = Options(args, engine.Defaults());
+  if (batch) {
+    BatchArgs all = args.batch;
+    all.think = args.think;
+    const int64_t written = GenerateBatch(engine, options, grammar, all, Settings(args, options));
+    std::printf("%lld answers written to %s\n", static_cast<long long>(written), all.out.c_str());
+    return;
+  }
+  const ModelInput prompt = engine.Prompt(ReadRecord(args), args.think);
+  std::unique_ptr<TokenConstraint> constraint;
+  if (grammar) constraint = engine.Constrain(*grammar);
+  options.constraint = constraint.get();
+  Stream stream(engine.tokenizer(), !args.special, !args.json);
+  const std::vector<int32_t>& stops = options.stop_ids;
+  const GenerateResult result = engine.Run(prompt, options, [&](int32_t id) {
+    const bool stop = std::find(stops.begin(), stops.end(), id) != stops.end();
+    if (!stop || args.special) stream.Add(id);
+    return true;
+  });
   const std::string text = stream.Finish();
   if (!args.json) {
     std::printf("\n");
@@ -182,7 +219,7 @@ void RunGenerate(const GenerateArgs& args) {
       Json({{"text", text},
             {"ids", result.ids},
             {"stopped", result.stopped},
-            {"prompt_tokens", batch.input.size()},
+            {"prompt_tokens", prompt.size()},
             {"prefill_seconds", result.prefill_seconds},
             {"decode_seconds", result.decode_seconds},
             {"decode_tokens_per_s", decoded > 0 ? Json(decoded / result.decode_seconds) : Json()}})
@@ -225,6 +262,24 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--top-p", a->top_p,
                   "sample from the smallest set with this probability; default 0.95")
       ->check(CLI::Range(1e-9, 1.0));
+  app->add_option("--min-p", a->min_p,
+                  "leave out what is less probable than this share of the most probable")
+      ->check(CLI::Range(0.0, 1.0));
+  app->add_option("--repetition-penalty", a->repetition_penalty,
+                  "divides logits of what was there before; 1: none")
+      ->check(CLI::Range(0.01, 100.0));
+  app->add_flag("--json-output", a->json_output,
+                "the answer is JSON, whatever the model would say");
+  app->add_option("--json-schema", a->json_schema, "file: the answer is JSON that it allows");
+  app->add_option("--data", a->batch.data,
+                  "answer every record of a data set; a call that was broken off goes on");
+  app->add_option("--out", a->batch.out, "JSON Lines that --data writes");
+  app->add_option("--num-samples", a->batch.num_samples, "answers to a record of --data")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  app->add_option("--limit", a->batch.limit, "records of --data; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app->add_flag("--quiet", a->batch.quiet, "no progress of --data");
   app->add_option("--seed", a->seed, "of the sampling")->capture_default_str();
   app->add_flag("--think", a->think, "let the model think first");
   app->add_flag(
@@ -245,6 +300,11 @@ void AddGenerate(CLI::App& cli) {
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
   app->add_flag("--json", a->json, "print one JSON object at the end");
+  app->footer(
+      "Example:\n  lapidary generate --model gemma-4-12b-it --image cat.jpg --prompt 'Which "
+      "animal?'\n"
+      "  lapidary generate --model gemma-4-12b-it --data questions.jsonl --out answers.jsonl "
+      "--num-samples 4");
   app->callback([a] { RunGenerate(*a); });
 }
 

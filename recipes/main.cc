@@ -56,6 +56,8 @@ int main(int argc, char** argv) {
     return text;
   });
   lapidary::AddGenerate(cli);
+  lapidary::AddChat(cli);
+  lapidary::AddServe(cli);
   lapidary::AddInspect(cli);
   lapidary::AddDoctor(cli);
   lapidary::AddMakeModel(cli);

@@ -170,7 +170,12 @@ TEST(Generate, LogprobsEqualScores) {
   const int64_t before = prompt.size();
   const GenerateResult result = Generate(golden.model, prompt, options, {});
   Append(&prompt, result.ids);
-  const std::vector<TokenLogprobs> scores = ScoreTokens(golden.model, prompt, 3, options);
+  std::vector<TokenLogprobs> scores;
+  options.score_prompt = true;
+  options.prefill_chunk = 50;
+  options.max_new_tokens = 0;
+  options.on_prompt_logprobs = [&](const std::vector<TokenLogprobs>& all) { scores = all; };
+  EXPECT_TRUE(Generate(golden.model, prompt, options, {}).ids.empty());
   ASSERT_EQ(static_cast<int64_t>(scores.size()), prompt.size() - 1);
   for (size_t i = 0; i < got.size(); ++i) {
     const TokenLogprobs& want = scores[static_cast<size_t>(before) - 1 + i];
@@ -180,6 +185,11 @@ TEST(Generate, LogprobsEqualScores) {
     EXPECT_EQ(got[i].top[0].second, got[i].logprob);
   }
   EXPECT_EQ(got.size(), 20u);
+  // One more token behind a scored prompt is the one that comes without scoring.
+  options.max_new_tokens = 1;
+  const std::vector<int32_t> next = Generate(golden.model, prompt, options, {}).ids;
+  options.score_prompt = false;
+  EXPECT_EQ(next, Generate(golden.model, prompt, options, {}).ids);
 }
 
 }  // namespace
