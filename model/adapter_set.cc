@@ -2,7 +2,6 @@
 
 #include "model/adapt.h"
 #include "model/qat.h"
-#include "quant/adapter.h"
 
 namespace lapidary {
 
@@ -12,7 +11,7 @@ AdapterSet::Parts AdapterSet::TakeOut() {
   return parts;
 }
 
-void AdapterSet::Add(const std::string& name, const std::string& folder) {
+AdapterConfig AdapterSet::Add(const std::string& name, const std::string& folder) {
   LAPIDARY_CHECK(!name.empty() && !Has(name), "adapter '", name,
                  "': names must be given and differ; got ",
                  name.empty() ? "none" : "this one twice");
@@ -25,9 +24,10 @@ void AdapterSet::Add(const std::string& name, const std::string& folder) {
                  "quantization grid; try lapidary export to merge it");
   const std::string before = used_;
   Use("");
-  LoadAdapter(model_, folder, /*trainable=*/false);
+  AdapterConfig config = LoadAdapter(model_, folder, /*trainable=*/false);
   parked_[name] = TakeOut();
   Use(before);
+  return config;
 }
 
 void AdapterSet::Use(const std::string& name) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/transformer.h"
+#include "quant/adapter.h"
 
 namespace lapidary {
 
@@ -18,8 +19,8 @@ class AdapterSet {
 
   // Reads a PEFT folder; the base is used until Use says otherwise. Throws Error for a name that is
   // taken, and for adapters that change the base itself: with modules_to_save, or trained on a
-  // quantization grid.
-  void Add(const std::string& name, const std::string& folder);
+  // quantization grid. Returns its configuration.
+  AdapterConfig Add(const std::string& name, const std::string& folder);
   bool Has(const std::string& name) const { return parked_.count(name) > 0; }
   // The adapter of this name from now on; "": the base alone. Throws Error for an unknown name.
   void Use(const std::string& name);

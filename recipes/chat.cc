@@ -154,7 +154,10 @@ class Chat {
   }
 
   void UseAdapter(const std::string& folder) {
-    if (!folder.empty() && !engine_.adapters().Has(folder)) engine_.adapters().Add(folder, folder);
+    if (!folder.empty() && !engine_.HasAdapter(folder)) {
+      const auto warning = engine_.AddAdapter(folder, folder);
+      if (warning) screen_.Note("warning: " + *warning);
+    }
     engine_.UseAdapter(folder);
   }
 

@@ -5,6 +5,7 @@
 #include "autograd/base/error.h"
 #include "data/json.h"
 #include "data/readers.h"
+#include "model/base_fingerprint.h"
 #include "train/micro_batch.h"
 
 namespace lapidary {
@@ -27,6 +28,12 @@ std::vector<std::string> Pieces(const Tokenizer& tokenizer) {
 Engine::Engine(Bundle bundle, EngineOptions options)
     : bundle_(std::move(bundle)), options_(options), adapters_(bundle_.model) {
   bundle_.RequireTokenizer();
+}
+
+std::optional<std::string> Engine::AddAdapter(const std::string& name, const std::string& folder) {
+  const AdapterConfig config = adapters_.Add(name, folder);
+  if (!config.base_fingerprint) return std::nullopt;
+  return OtherBaseWarning(config, folder, OpenCheckpointFiles(bundle_.path), bundle_.path);
 }
 
 void Engine::UseAdapter(const std::string& name) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,7 +34,9 @@ class Engine {
 
   const Bundle& bundle() const { return bundle_; }
   const Tokenizer& tokenizer() const { return *bundle_.tokenizer; }
-  AdapterSet& adapters() { return adapters_; }
+  // AdapterSet::Add. Returns a warning if the adapter was trained on another base.
+  std::optional<std::string> AddAdapter(const std::string& name, const std::string& folder);
+  bool HasAdapter(const std::string& name) const { return adapters_.Has(name); }
   // AdapterSet::Use; what is cached belongs to the adapter before.
   void UseAdapter(const std::string& name);
 

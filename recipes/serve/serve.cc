@@ -68,7 +68,8 @@ void RunServe(ServeArgs args) {
     const std::string name = adapter.substr(0, equals);
     LAPIDARY_CHECK(name != options.model, "--adapter: names must differ from the model's; got ",
                    name);
-    engine.adapters().Add(name, adapter.substr(equals + 1));
+    const auto warning = engine.AddAdapter(name, adapter.substr(equals + 1));
+    if (warning) std::fprintf(stderr, "warning: %s\n", warning->c_str());
     options.adapters.push_back(name);
   }
   Api api(engine, options);

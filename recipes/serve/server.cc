@@ -70,6 +70,7 @@ struct Server::State {
 bool Server::State::Refused(const httplib::Request& req, httplib::Response& res) const {
   if (!options.api_key.empty() && req.path != "/health" &&
       req.get_header_value("Authorization") != "Bearer " + options.api_key) {
+    res.set_header("Connection", "close");  // the body is not read
     Set(res, 401,
         ErrorJson(ApiError(401, "",
                            "Authorization: must be 'Bearer KEY' with the server's key; got "
@@ -79,6 +80,7 @@ bool Server::State::Refused(const httplib::Request& req, httplib::Response& res)
   }
   const std::string type = req.get_header_value("Content-Type");
   if (req.method == "POST" && type.rfind("application/json", 0) != 0) {
+    res.set_header("Connection", "close");
     Set(res, 415,
         ErrorJson(ApiError(
             415, "", "Content-Type: must be application/json; got '" + type.substr(0, 60) + "'")));

@@ -80,7 +80,7 @@ metric_list:
     result = simple_evaluate(
         model="local-completions", tasks=["stones"], task_manager=TaskManager(include_path=str(folder)),
         model_args=dict(model="base", base_url=url + "/completions", tokenizer=model, tokenizer_backend="huggingface",
-                        tokenized_requests=True, num_concurrent=1, max_length=512, add_bos_token=True),
+                        tokenized_requests=True, num_concurrent=1, max_length=512),
         batch_size=4, log_samples=True, bootstrap_iters=0)
     tokenizer = AutoTokenizer.from_pretrained(model)
     right = 0
@@ -89,8 +89,7 @@ metric_list:
         for choice in row["choices"]:
             context = tokenizer(row["q"], add_special_tokens=False).input_ids
             whole = tokenizer(row["q"] + " " + choice, add_special_tokens=False).input_ids
-            front = [tokenizer.bos_token_id]
-            sums.append(sum(score([front + whole])[0][len(context):]))
+            sums.append(sum(score([whole])[0][len(context) - 1:]))
         got = [float(r[0][0] if isinstance(r[0], (list, tuple)) else r[0]) for r in sample["resps"]]
         assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) for a, b in zip(got, sums)), (got, sums)
         right += max(range(3), key=lambda i: sums[i]) == row["answer"]

@@ -92,8 +92,9 @@ TEST(Chat, AdaptersPicturesAndSystem) {
 
 TEST(Chat, CtrlCEndsTheAnswerOnly) {
   const Folder folder;
-  const Finished run = Chat(folder, "hello\n/save talk.jsonl\n",
-                            {"--max-new-tokens", "4000", "--repetition-penalty", "1.5"}, SIGINT);
+  const Finished run = folder.Run({"chat", "--model", kModel, "--greedy", "--max-new-tokens",
+                                   "4000", "--repetition-penalty", "1.5"},
+                                  "hello\n/save talk.jsonl\n", SIGINT);
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(json::parse(ReadFile(folder / "talk.jsonl"))["messages"].size(), 2u);
 }
@@ -118,7 +119,7 @@ TEST(GenerateBatch, GoesOnWhereItEnded) {
   WriteFile(folder / "data.jsonl", data);
   const Words words = {
       "generate",  "--model",       kModel, "--data",        "data.jsonl", "--out",
-      "out.jsonl", "--num-samples", "3",    "--temperature", "1.5",        "--max-new-tokens",
+      "out.jsonl", "--num-samples", "3",    "--temperature", "80",         "--max-new-tokens",
       "6",         "--seed",        "4",    "--limit",       "3",          "--quiet"};
   const Finished first = folder.Run(words);
   ASSERT_EQ(first.code, 0) << first.err;
@@ -131,7 +132,7 @@ TEST(GenerateBatch, GoesOnWhereItEnded) {
   EXPECT_NE(lines[0]["ids"], lines[1]["ids"]);
   // The first sample is what `generate` says by itself.
   const Finished one =
-      folder.Run({"generate", "--model", kModel, "--record", "data.jsonl:1", "--temperature", "1.5",
+      folder.Run({"generate", "--model", kModel, "--record", "data.jsonl:1", "--temperature", "80",
                   "--max-new-tokens", "6", "--seed", "4", "--json"});
   EXPECT_EQ(json::parse(one.out)["ids"], lines[0]["ids"]) << one.err;
   EXPECT_EQ(folder.Run(words).out, "0 answers written to out.jsonl\n");
