@@ -15,6 +15,7 @@
 #include "recipes/eval_args.h"
 #include "train/config.h"
 #include "train/evaluation/metrics.h"
+#include "train/evaluation/results.h"
 #include "train/evaluation/windows.h"
 #include "train/progress.h"
 #include "train/session.h"
@@ -153,6 +154,26 @@ void PrintAnswers(const char* title, const AnswerResult& result, int64_t show) {
   }
 }
 
+// Answers with the scorers of --score.
+EvalResults ScoreAnswers(const EvalArgs& args, const NamedData& data, const AnswerResult& answers) {
+  EvalResults results;
+  results.task = "answers";
+  results.model = args.model;
+  results.adapter = args.adapter;
+  const std::function<std::string(int64_t)> group = Grouping(args, data);
+  for (const std::string& name : args.scores) results.metrics.push_back(ResultMetricOf(name));
+  for (const Answer& a : answers.answers) {
+    ScoredAnswer scored = {a.where,    group ? group(a.record) : a.modality,
+                           a.modality, a.question,
+                           a.expected, a.got,
+                           a.got,      {}};
+    for (const std::string& name : args.scores)
+      scored.rows.push_back(FindMetric(name).row(a.got, {a.expected}));
+    results.answers.push_back(std::move(scored));
+  }
+  return results;
+}
+
 // The mean loss of records with its bootstrap interval.
 Interval LossInterval(const EvalArgs& args, const std::vector<RecordCounts>& records) {
   StatRows rows;
@@ -212,7 +233,7 @@ void CheckArgs(const EvalArgs& args) {
                  kinds == 0   ? "none"
                  : kinds == 2 ? "two"
                               : "all");
-  LAPIDARY_CHECK(!(args.answers || args.swap_media) || !args.data.empty(),
+  LAPIDARY_CHECK(!(args.answers || args.swap_media || !args.scores.empty()) || !args.data.empty(),
                  "eval: --answers must come with --data; got none");
   LAPIDARY_CHECK(args.save_logits.empty() || args.save_logits.ends_with(".safetensors"),
                  "--save-logits: the file must be named *.safetensors; got ", args.save_logits);
@@ -230,7 +251,9 @@ void RunEval(const EvalArgs& args) {
   if (!args.compare.empty()) return RunEvalCompare(args);
   if (!args.task.empty()) return RunEvalTask(args);
   CheckArgs(args);
-  const bool answers = args.answers || args.swap_media;
+  const bool answers = args.answers || args.swap_media || !args.scores.empty();
+  for (const std::string& name : args.scores) FindMetric(name);
+  std::function<std::string()> page;
   Bundle bundle = OpenForEval(args.model, args.adapter, args.base);
   Material material = OpenMaterial(args, bundle);
   Json json = {{"model", args.model}, {"adapter", args.adapter}, {"compute", args.compute}};
@@ -240,6 +263,15 @@ void RunEval(const EvalArgs& args) {
     const AnswerResult result = RunEvalAnswers(args, bundle, *material.data.dataset, false);
     json["answers"] = AnswersJson(result, true);
     if (!args.json) PrintAnswers("answers", result, args.show);
+    if (!args.scores.empty()) {
+      const ResamplingOptions resampling = {std::max<int64_t>(1, args.bootstrap), 0.95,
+                                            static_cast<uint64_t>(args.seed)};
+      const EvalResults scored = ScoreAnswers(args, material.data, result);
+      if (json.contains("by_group")) json["loss_by_group"] = json["by_group"];
+      json.update(ResultsJson(scored, resampling));
+      if (!args.json) std::printf("\n%s", ResultsText(scored, resampling, 0).c_str());
+      page = [scored, resampling] { return ResultsHtml(scored, resampling); };
+    }
   }
   if (args.swap_media) {
     const AnswerResult result = RunEvalAnswers(args, bundle, *material.data.dataset, true);
@@ -248,7 +280,7 @@ void RunEval(const EvalArgs& args) {
   }
   const std::string logits =
       args.save_logits.empty() ? "" : StrCat("logits written to ", args.save_logits, "\n");
-  DeliverEval(args, logits, json, {});
+  DeliverEval(args, logits, json, page);
 }
 
 }  // namespace
@@ -287,6 +319,7 @@ AnswerResult RunEvalAnswers(const EvalArgs& args, Bundle& bundle, const Dataset&
   options.image_mask = ImageMaskOf(args.image_mask);
   options.sample = EvalSampleOptions(args, bundle.media);
   options.swap_media = swap;
+  options.max_new_tokens = args.max_new_tokens;
   options.max_records = args.limit;
   Progress bar(args.quiet ? nullptr : stderr, swap ? "answers, swapped media" : "answers",
                args.limit > 0 ? std::min(args.limit, dataset.size()) : dataset.size());
@@ -341,7 +374,7 @@ void DeliverEval(const EvalArgs& args, const std::string& text, const Json& json
     return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
   };
   LAPIDARY_CHECK(args.html.empty() || page,
-                 "--html: must come with --compare or --task; got it alone");
+                 "--html: must come with --compare, --task or --score; got it alone");
   if (!args.out.empty()) WriteFile(args.out, dump(1));
   if (!args.html.empty()) WriteFile(args.html, page());
   std::fputs(args.json ? dump(-1).c_str() : text.c_str(), stdout);
@@ -381,7 +414,10 @@ void AddEval(CLI::App& cli) {
       "a benchmark: a ready one (mmlu_pro, gpqa_diamond, aime, ifeval, fleurs, ...) or a "
       "file; recipes/configs/eval/README.md");
   app->add_option("--shots-data", a->shots_data, "data set of a task's solved examples");
-  app->add_option("--max-new-tokens", a->max_new_tokens, "of an answer, instead of the task's")
+  app->add_option("--score", a->scores,
+                  "score the answers of --data: wer, rougeL, function_call, ...; repeatable");
+  app->add_option("--max-new-tokens", a->max_new_tokens,
+                  "of an answer, instead of the task's or the expected answer's and 8 more")
       ->check(CLI::PositiveNumber);
   app->add_flag_callback(
       "--scorers",
@@ -389,14 +425,14 @@ void AddEval(CLI::App& cli) {
         std::fputs(MetricsHelp().c_str(), stdout);
         throw CLI::Success();
       },
-      "list the scorers of tasks");
+      "list the scorers");
   app->add_option("--group", a->group, "figures for each value of this field of the records");
   app->add_option("--bootstrap", a->bootstrap, "resamples for intervals; 0: none")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app->add_option("--seed", a->seed, "of the resampling")->capture_default_str();
   app->add_option("--out", a->out, "write the results as JSON");
-  app->add_option("--html", a->html, "with --compare or --task: write a page");
+  app->add_option("--html", a->html, "with --compare, --task or --score: write a page");
   app->add_option("--save-logits", a->save_logits,
                   "safetensors file for logits.I [T, V] of the I-th sequence");
   app->add_flag("--answers", a->answers, "generate answers and compare them with the expected");

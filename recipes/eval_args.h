@@ -23,7 +23,7 @@ struct EvalArgs {
   std::string model, adapter, reference, reference_adapter, tokens, save_logits;
   std::string compute = "bfloat16", image_mask = "sliding_only", on_error = "stop";
   std::string empty_thought = "insert", on_too_long = "error";
-  std::vector<std::string> data, text, compare, shots_data;
+  std::vector<std::string> data, text, compare, shots_data, scores;
   std::string group, out, html, task;
   int64_t limit = 0, batch_size = 1, max_length = 0, loss_chunk = 128;
   std::string image_resize = "hf";

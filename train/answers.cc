@@ -119,7 +119,9 @@ class Examiner {
     Sample sample = exam.prompt;
     const MicroBatch micro = MakeMicroBatch(MakeBatch(sample));
     GenerateOptions generate;
-    generate.max_new_tokens = exam.expected_tokens + options_.extra_tokens;
+    generate.max_new_tokens = options_.max_new_tokens > 0
+                                  ? options_.max_new_tokens
+                                  : exam.expected_tokens + options_.extra_tokens;
     generate.compute = options_.compute;
     generate.image_mask = options_.image_mask;
     generate.activations = options_.activations;

@@ -27,6 +27,7 @@ struct AnswerOptions {
   const ActivationPolicy* activations = nullptr;
   int64_t max_records = 0;   // 0: all; else spread evenly over the data set
   int64_t extra_tokens = 8;  // that an answer may be longer than the expected one before it is cut
+  int64_t max_new_tokens = 0;  // above 0: an answer's length, whatever is expected
   std::function<void(int64_t done, int64_t total)> on_record;  // progress; may be empty
 };
 

@@ -136,6 +136,14 @@ TEST(Eval, TasksRunAndCompare) {
   EXPECT_NE(ErrorOf({"--model", "base", "--task", "multiple_choise", "--data", "quiz.jsonl"})
                 .find("try multiple_choice"),
             std::string::npos);
+  const json scored = Eval({"--model", "base", "--data", "eval.jsonl", "--score", "wer", "--score",
+                            "rougeL", "--no-loss", "--max-new-tokens", "3", "--out", "s.json"});
+  EXPECT_EQ(scored.at("records").size(), 3u);
+  EXPECT_GT(scored.at("figures").at("wer").at("value").get<double>(), 0);
+  EXPECT_EQ(Shop().Run({"compare", "a=s.json", "b=s.json"}).code, 0);
+  EXPECT_NE(ErrorOf({"--model", "base", "--data", "eval.jsonl", "--score", "wre"})
+                .find("scorer: must be a known one; got 'wre'"),
+            std::string::npos);
   EXPECT_NE(Shop().Run({"eval", "--scorers"}).out.find("rougeL"), std::string::npos);
 }
 
