@@ -21,7 +21,8 @@ std::string TaskPath(const std::string& task) {
   if (fs::exists(task)) return task;
   std::vector<std::string> names;
   const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
-  for (const fs::path& folder : {fs::path(LAPIDARY_TASKS), program / "../share/lapidary/eval"}) {
+  for (const fs::path& folder :
+       {fs::path(LAPIDARY_TASKS), program / "../share/lapidary/configs/eval"}) {
     const fs::path path = folder / (task + ".json");
     if (fs::exists(path)) return path.string();
     std::error_code none;
