@@ -348,10 +348,10 @@ TEST(Commands, ExportsEvaluateAsTheModel) {
 TEST(Commands, ImportanceOfDataGoesIntoTheExport) {
   const json measured = Json({"imatrix", "--model", "base", "--data", "eval.jsonl", "--out",
                               "i.gguf", "--quiet", "--json"});
-  EXPECT_GT(measured.at("tokens").get<int64_t>(), 100);
+  EXPECT_GT(measured.at("tokens").get<int64_t>(), 50);
   EXPECT_EQ(measured.at("chunks").get<int64_t>(),
             (measured.at("tokens").get<int64_t>() + 511) / 512);
-  Works({"imatrix", "--model", "base", "--adapter", "tuned", "--data", "eval.jsonl", "--out",
+  Works({"imatrix", "--model", "base", "--data", "eval.jsonl", "--max-length", "12", "--out",
          "i.dat", "--quiet"});
   Works({"export", "--model", "base", "--out", "gguf:q4_1=without.gguf"});
   Works({"export", "--model", "base", "--imatrix", "i.gguf", "--out", "gguf:q4_1=with.gguf"});
