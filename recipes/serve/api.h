@@ -37,6 +37,9 @@ nlohmann::ordered_json ErrorJson(const ApiError& error);
 struct ApiOptions {
   std::string model;                  // the base's name
   std::vector<std::string> adapters;  // names that stand for the base with an adapter
+  // Prompts of completions that are token ids without <bos> get it in front; it is neither echoed
+  // nor scored. The model needs it, and clients with a tokenizer of their own leave it out.
+  bool add_bos = false;
   int64_t max_context = 8192;         // tokens of prompt and answer
   int64_t default_new_tokens = 1024;  // of a chat without max_tokens
 };

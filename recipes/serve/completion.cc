@@ -1,5 +1,6 @@
 // POST /v1/completions.
 #include <algorithm>
+#include <optional>
 
 #include "autograd/base/error.h"
 #include "recipes/serve/answer_reader.h"
@@ -16,6 +17,7 @@ constexpr size_t kMaxPrompts = 256;
 struct CompletionRequest {
   CommonRequest common;
   std::vector<ModelInput> prompts;
+  std::vector<size_t> unseen;  // tokens in front of each that the client did not send
   bool echo = false;
 };
 
@@ -113,10 +115,12 @@ class CompletionRun {
     api_.engine_.UseAdapter(adapter_);
     Json choices = Json::array();
     int64_t index = 0;
-    for (const ModelInput& prompt : request_.prompts) {
+    for (size_t p = 0; p < request_.prompts.size(); ++p) {
+      const ModelInput& prompt = request_.prompts[p];
+      const size_t unseen = request_.unseen[p];
       usage_.prompt += prompt.size();
       for (int64_t sample = 0; sample < request_.common.n; ++sample, ++index) {
-        Json choice = Choice(prompt, sample, index, emit);
+        Json choice = Choice(prompt, unseen, sample, index, emit);
         if (gone_) return nullptr;
         if (!request_.common.stream) choices.push_back(std::move(choice));
       }
@@ -144,7 +148,8 @@ class CompletionRun {
   }
 
   // One answer: the choice, or its events.
-  Json Choice(const ModelInput& prompt, int64_t sample, int64_t index, const Api::Emit& emit) {
+  Json Choice(const ModelInput& prompt, size_t unseen, int64_t sample, int64_t index,
+              const Api::Emit& emit) {
     const Tokenizer& tokenizer = api_.engine_.tokenizer();
     GenerateOptions options = request_.common.options;
     options.sample = static_cast<uint64_t>(sample);
@@ -169,7 +174,7 @@ class CompletionRun {
       fresh = tokenizer.Decode(prompt.ids, /*skip_special=*/true);
       options.score_prompt = report;
       options.on_prompt_logprobs = [&](const std::vector<TokenLogprobs>& scores) {
-        for (size_t i = 0; i < prompt.ids.size(); ++i)
+        for (size_t i = unseen; i < prompt.ids.size(); ++i)
           logprobs.Add(prompt.ids[i], i > 0 ? &scores[i - 1] : nullptr);
       };
     }
@@ -208,6 +213,10 @@ Api::Call Api::Completion(const std::string& body) {
   const std::string adapter = AdapterOf(request.common.model);
   for (std::vector<int32_t>& ids : ReadPrompts(reader.Get("prompt"), engine_.tokenizer())) {
     ModelInput prompt;
+    const std::optional<int32_t> bos = engine_.tokenizer().Find("<bos>");
+    const bool lacks = options_.add_bos && bos && ids[0] != *bos;
+    if (lacks) ids.insert(ids.begin(), *bos);
+    request.unseen.push_back(lacks ? 1 : 0);
     prompt.ids = std::move(ids);
     request.prompts.push_back(std::move(prompt));
   }

@@ -23,7 +23,7 @@ struct ServeArgs {
   ServerOptions server;
   int64_t max_context = 8192, max_new_tokens = 1024, max_request_mb = 32, image_tokens = 0,
           num_frames = 0;
-  bool quiet = false;
+  bool quiet = false, add_bos = false;
 };
 
 // The last part of a path without ".gguf": what clients call the model.
@@ -59,6 +59,7 @@ void RunServe(ServeArgs args) {
   Engine engine(std::move(bundle), engine_options);
   ApiOptions options;
   options.model = args.name.empty() ? NameOf(args.model) : args.name;
+  options.add_bos = args.add_bos;
   options.max_context = args.max_context;
   options.default_new_tokens = args.max_new_tokens;
   for (const std::string& adapter : args.adapters) {
@@ -116,6 +117,10 @@ void AddServe(CLI::App& cli) {
       ->check(CLI::Range(0, 65535));
   app->add_option("--api-key-file", a->key_file,
                   "file with a key that requests must carry; default: none");
+  app->add_flag(
+      "--add-bos", a->add_bos,
+      "put <bos> in front of prompts of token ids that lack it, unseen in what is echoed: "
+      "for lm-eval");
   app->add_option("--max-context", a->max_context, "tokens of prompt and answer together")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 20));

@@ -75,7 +75,7 @@ TEST(Commands, HelpNamesEveryOption) {
         "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--seed",
         "/image", "/audio", "/video", "/adapter", "/system", "/think", "/reset", "/save", "/help"}},
       {"serve",
-       {"--model", "--name", "--adapter", "--host", "--port", "--api-key-file", "--max-context",
+       {"--model", "--name", "--adapter", "--host", "--port", "--api-key-file", "--add-bos", "--max-context",
         "--max-new-tokens", "--max-request-mb", "--max-waiting", "--quiet", "/v1/completions"}},
       {"export", {"--model",       "--adapter",   "--out",       "--overwrite",
                   "--json",        "safetensors", "peft",        "gguf:f32",

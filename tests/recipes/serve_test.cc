@@ -25,9 +25,9 @@ const std::string kGolden = LAPIDARY_SOURCE_DIR "/tests/golden/gguf";
 // A server over the small golden checkpoint and its adapter.
 class Running {
  public:
-  explicit Running(ServerOptions options = {})
+  explicit Running(ServerOptions options = {}, bool add_bos = false)
       : engine_(OpenBundle(kGolden + "/hf"), SmallPictures()),
-        api_(WithAdapter(engine_), {"base", {"tuned"}, 600, 20}) {
+        api_(WithAdapter(engine_), {"base", {"tuned"}, add_bos, 600, 20}) {
     options.port = 0;
     server_ = std::make_unique<Server>(api_, std::move(options));
     thread_ = std::thread([this] { server_->Run(); });
@@ -155,6 +155,22 @@ TEST(Serve, CompletionsEchoAndScore) {
   EXPECT_EQ(only["choices"][0]["logprobs"]["tokens"].size(), 5u);
   for (size_t i = 1; i < 5; ++i)
     EXPECT_EQ(only["choices"][0]["logprobs"]["token_logprobs"][i], scores["token_logprobs"][i]);
+}
+
+// With add_bos, ids without <bos> are scored as if they had it, and echoed as they came.
+TEST(Serve, AddsBosUnseen) {
+  const Running running({}, /*add_bos=*/true);
+  Json body = {{"model", "base"}, {"prompt", Json::array({100, 101, 102})},
+               {"echo", true},    {"logprobs", 0},
+               {"max_tokens", 2}, {"temperature", 0}};
+  const Json got = running.Post(kText, body)["choices"][0];
+  body["prompt"] = Json::array({2, 100, 101, 102});
+  const Json want = Shared().Post(kText, body)["choices"][0];
+  EXPECT_EQ(running.Post(kText, body)["choices"][0], want);
+  EXPECT_EQ(got["text"], want["text"]);
+  ASSERT_EQ(got["logprobs"]["tokens"].size() + 1, want["logprobs"]["tokens"].size());
+  for (size_t i = 0; i < got["logprobs"]["tokens"].size(); ++i)
+    EXPECT_EQ(got["logprobs"]["token_logprobs"][i], want["logprobs"]["token_logprobs"][i + 1]);
 }
 
 TEST(Serve, ListsOfPromptsAndSamples) {
@@ -401,7 +417,7 @@ TEST(Serve, LimitsAndKeys) {
 // Bodies with bytes changed, cut and doubled: read, or refused in OpenAI's shape.
 TEST(Serve, BrokenBodiesAreRefused) {
   Engine engine(OpenBundle(kGolden + "/hf"), EngineOptions{});
-  Api api(engine, {"base", {}, 600, 20});
+  Api api(engine, {"base", {}, false, 600, 20});
   Json chat = Chat("What is this?");
   chat["tools"] = Json::parse(R"([{"type": "function", "function": {"name": "f", "description": "d",
       "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}}])");
