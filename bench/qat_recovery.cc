@@ -42,6 +42,7 @@
 #include "train/distill.h"
 #include "train/make_model.h"
 #include "train/schedule.h"
+#include "train/optim/adamw.h"
 #include "train/step.h"
 
 namespace lapidary {

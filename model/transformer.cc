@@ -5,6 +5,9 @@
 
 #include "autograd/base/file.h"
 #include "autograd/base/float16.h"
+#include "autograd/base/parallel.h"
+#include "autograd/base/random.h"
+#include "autograd/ops/basic.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/norm.h"
 #include "model/decoder_layer.h"
@@ -63,6 +66,30 @@ std::vector<int32_t> Positions(const ModelInput& input, int64_t past) {
   return positions;
 }
 
+// The noise of every embedding, a function of (seed, step, place in the step).
+Tensor EmbeddingNoise(const ModelInput& input, int64_t hidden, const ForwardOptions& options,
+                      const std::vector<int64_t>& step_positions) {
+  Tensor noise({input.size(), hidden});
+  std::vector<int64_t> starts(input.document_starts.begin(), input.document_starts.end());
+  if (starts.empty()) starts.push_back(0);
+  starts.push_back(input.size());
+  const RandomKey key{options.seed, options.step, HashName(std::string("neftune"))};
+  for (size_t d = 0; d + 1 < starts.size(); ++d) {
+    const double size = static_cast<double>((starts[d + 1] - starts[d]) * hidden);
+    const float bound = static_cast<float>(options.neftune_noise_alpha / std::sqrt(size));
+    ParallelFor(starts[d + 1] - starts[d], [&](Range r) {
+      for (int64_t n = starts[d] + r.begin; n < starts[d] + r.end; ++n) {
+        const int64_t first = step_positions[static_cast<size_t>(n)] * hidden;
+        for (int64_t c = 0; c < hidden; ++c) {
+          noise.data()[n * hidden + c] =
+              (2 * RandomUniform(key, static_cast<uint64_t>(first + c)) - 1) * bound;
+        }
+      }
+    });
+  }
+  return noise;
+}
+
 Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
                 const ForwardOptions& options, const LinearContext& context) {
   const TextConfig& text = model.config.text;
@@ -84,6 +111,10 @@ Var EmbedTokens(Transformer& model, Tape& tape, const ModelInput& input,
               : tape.Constant(EmbeddingFrozen(
                     context.base_only ? model.embed_tokens.Plain() : model.embed_tokens.Current(),
                     ids, scale));
+  if (options.training && options.neftune_noise_alpha > 0) {
+    h = Add(h, tape.Constant(
+                   EmbeddingNoise(input, text.hidden_size, options, *context.step_positions)));
+  }
   if (!input.patch_rows.empty()) {
     LinearContext media = context;
     std::vector<int64_t> rows = input.patch_rows;  // dropout counts by the token where a patch goes

@@ -65,10 +65,13 @@ struct ForwardOptions {
   bool training = false;                // dropout acts
   bool gradient_checkpointing = false;  // forget what layers compute, as `activations` says
   const ActivationPolicy* activations = nullptr;  // null: inputs of layers are kept, in memory
-  uint64_t seed = 0, step = 0;                    // of dropout
-  bool base_only = false;    // without adapters and fake quantization: a teacher
-  KvCache* cache = nullptr;  // generation: keys and values seen before; no gradients
-  bool last_only = false;    // with a cache: only the last token's hidden state, [1, C], is wanted
+  uint64_t seed = 0, step = 0;                    // of dropout and noise
+  double neftune_noise_alpha = 0;  // while training: noise on the embeddings of tokens, uniform in
+                                   // +-alpha / sqrt(tokens of the document * hidden size);
+                                   // Jain et al. 2023, arXiv:2310.05914
+  bool base_only = false;          // without adapters and fake quantization: a teacher
+  KvCache* cache = nullptr;        // generation: keys and values seen before; no gradients
+  bool last_only = false;  // with a cache: only the last token's hidden state, [1, C], is wanted
   const LinearObserver* observer = nullptr;      // sees the input of every linear, in order
   std::vector<Tensor>* hidden_states = nullptr;  // filled with the embeddings, every layer's
                                                  // output, the last one after the final norm

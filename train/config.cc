@@ -7,10 +7,8 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
-#include "model/quantize_base.h"
-#include "quant/fake_quant.h"
+#include "train/config_check.h"
 #include "train/config_fields.h"
-#include "train/plan.h"
 
 namespace lapidary {
 namespace {
@@ -29,19 +27,6 @@ std::string Show(const Json& value) {
   if (text.size() > 60) text = text.substr(0, 57) + "...";
   return text;
 }
-
-// Where a key came from, for messages: the file, or --set.
-struct Origin {
-  std::string file;
-  std::set<std::string> overridden;
-
-  std::string Of(const std::string& key) const {
-    for (const std::string& k : overridden) {
-      if (key == k || key.rfind(k + ".", 0) == 0) return "--set";
-    }
-    return file;
-  }
-};
 
 [[noreturn]] void Bad(const Origin& origin, const std::string& key, const std::string& rule,
                       const Json& value) {
@@ -72,6 +57,8 @@ class Reader {
       Read(prefix_ + key, *value, *field, TextRule{});
     } else if constexpr (std::is_same_v<T, double>) {
       Read(prefix_ + key, *value, *field, RealRule{-1e300});
+    } else if constexpr (std::is_same_v<T, bool>) {
+      Read(prefix_ + key, *value, *field, NoRule{});
     } else {
       Read(prefix_ + key, *value, *field, IntRule{0});
     }
@@ -303,6 +290,42 @@ class Reader {
     VisitScheduleFields(field, reader);
     reader.Finish();
   }
+  void Read(const std::string& key, const Json& value, std::optional<PreferenceConfig>& field,
+            NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
+    field.emplace();
+    Reader reader(value, key + ".", origin_);
+    VisitPreferenceFields(*field, reader);
+    reader.Finish();
+    CheckPreference(*field, origin_.Of(key));
+  }
+  void Read(const std::string& key, const Json& value, OptimArgs& field, NoRule) {
+    field = {};
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object", value);
+    Reader reader(value, key + ".", origin_);
+    VisitOptimArgs(field, reader);
+    reader.Finish();
+  }
+  void Read(const std::string& key, const Json& value, std::optional<bool>& field, NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    Read(key, value, field.emplace(), NoRule{});
+  }
+  void Read(const std::string& key, const Json& value, std::vector<ParamGroup>& field, NoRule) {
+    field.clear();
+    if (value.is_null()) return;
+    if (!value.is_array()) Bad(origin_, key, "a list of objects", value);
+    for (const Json& item : value) {
+      if (!item.is_object()) Bad(origin_, key, "a list of objects", value);
+      Reader reader(item, key + ".", origin_);
+      VisitParamGroupFields(field.emplace_back(), reader);
+      reader.Finish();
+      if (field.back().pattern.empty()) Bad(origin_, key + ".pattern", "given", item);
+    }
+  }
 
   const Json& object_;
   const std::string prefix_;
@@ -388,6 +411,32 @@ class Writer {
     VisitScheduleFields(field, writer);
     return object;
   }
+  static Json ToJson(const std::optional<PreferenceConfig>& field) {
+    if (!field) return nullptr;
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitPreferenceFields(*field, writer);
+    return object;
+  }
+  static Json ToJson(const OptimArgs& field) {
+    Json object = Json::object();
+    Writer writer(&object);
+    VisitOptimArgs(field, writer);
+    return object;
+  }
+  static Json ToJson(const std::optional<bool>& field) {
+    return field ? Json(*field) : Json(nullptr);
+  }
+  static Json ToJson(const std::vector<ParamGroup>& field) {
+    Json list = Json::array();
+    for (const ParamGroup& group : field) {
+      Json object = Json::object();
+      Writer writer(&object);
+      VisitParamGroupFields(group, writer);
+      list.push_back(object);
+    }
+    return list;
+  }
 
   Json& object_;
 };
@@ -441,91 +490,6 @@ void Override(const std::string& assignment, Json& object, Origin& origin) {
   origin.overridden.insert(key);
 }
 
-// What fake quantization asks of the rest of the configuration.
-void CheckQat(const TrainConfig& c, const Origin& origin) {
-  if (!c.qat) return;
-  if (c.lora) {
-    LAPIDARY_CHECK(c.lora->lora_dropout == 0, origin.Of("lora.lora_dropout"),
-                   ": 'lora.lora_dropout' must be 0 with qat, for the adapter is in the quantized "
-                   "weight; got ",
-                   c.lora->lora_dropout);
-    LAPIDARY_CHECK(!c.lora->use_dora, origin.Of("lora.use_dora"),
-                   ": 'lora.use_dora' must be false with qat; got true");
-    LAPIDARY_CHECK(
-        c.qat->scales != "learned", origin.Of("qat.scales"),
-        ": 'qat.scales' must be follow or base with lora, for the gradient of a scale is "
-        "made of its weights' own, which an adapter never forms; got learned; try "
-        "lora=null");
-    return;
-  }
-  if (c.save_dtype != "BF16") return;
-  std::vector<std::string> names = {c.qat->format, c.qat->embedding_format};
-  for (const auto& [pattern, grid] : c.qat->format_pattern) names.push_back(grid);
-  for (const std::string& name : names) {
-    const Grid* grid = FindGrid(name);
-    LAPIDARY_CHECK(
-        !grid || (grid->exact_in_bf16() && c.qat->scales == "follow"), origin.Of("save_dtype"),
-        ": 'save_dtype' must be F32 in full fine-tuning on a grid that bf16 values do not "
-        "keep, or with scales that are kept; got BF16 with ",
-        name, "; try save_dtype=F32");
-  }
-}
-
-void CheckWhole(TrainConfig& c, const Origin& origin) {
-  const auto need = [&](const char* key, bool present, const char* hint) {
-    LAPIDARY_CHECK(present, origin.Of(key), ": '", key, "' must be given; got none; try ", hint);
-  };
-  const auto set = [](const std::vector<SourceSpec>& files) {
-    return !files.empty() &&
-           std::none_of(files.begin(), files.end(), [](const auto& f) { return f.path.empty(); });
-  };
-  need("model_name_or_path", !c.model_name_or_path.empty(), "the folder of a checkpoint");
-  need("dataset.train", set(c.train_files), "\"dataset\": {\"train\": \"my.jsonl\"}");
-  need("output_dir", !c.output_dir.empty(), "a new folder");
-  CheckBaseFormat({c.base_format, c.embedding_format}, origin.Of("base_format"));
-  LAPIDARY_CHECK(
-      c.lora || (c.base_format.empty() && c.embedding_format.empty()), origin.Of("base_format"),
-      ": 'base_format' must be null in full fine-tuning, which trains the matrices; got '",
-      c.base_format, "', embedding_format '", c.embedding_format, "'; try lora");
-  CheckQat(c, origin);
-  if (c.learning_rate == 0) c.learning_rate = c.lora ? 2e-4 : 2e-5;
-  LAPIDARY_CHECK(c.adam_beta1 < 1, origin.Of("adam_beta1"), ": 'adam_beta1' must be below 1; got ",
-                 c.adam_beta1);
-  LAPIDARY_CHECK(c.adam_beta2 < 1, origin.Of("adam_beta2"), ": 'adam_beta2' must be below 1; got ",
-                 c.adam_beta2);
-  LAPIDARY_CHECK(c.adam_epsilon > 0, origin.Of("adam_epsilon"),
-                 ": 'adam_epsilon' must be above 0; got ", c.adam_epsilon);
-  LAPIDARY_CHECK(c.loss_chunk % 64 == 0, origin.Of("loss_chunk"),
-                 ": 'loss_chunk' must be a multiple of 64; got ", c.loss_chunk);
-  LAPIDARY_CHECK(c.max_steps != 0, origin.Of("max_steps"),
-                 ": 'max_steps' must be above 0, or -1 for none; got 0");
-  LAPIDARY_CHECK(c.max_steps > 0 || c.num_train_epochs > 0, origin.Of("num_train_epochs"),
-                 ": 'num_train_epochs' must be above 0; got ", c.num_train_epochs);
-  const std::vector<int64_t> budgets = {0, 70, 140, 280, 560, 1120};
-  for (const auto& [key, value] :
-       {std::pair<const char*, int64_t>{"image_seq_length", c.image_seq_length},
-        {"video_seq_length", c.video_seq_length}}) {
-    LAPIDARY_CHECK(std::find(budgets.begin(), budgets.end(), value) != budgets.end(),
-                   origin.Of(key), ": '", key,
-                   "' must be 70, 140, 280, 560 or 1120 (0: the checkpoint's); got ", value);
-  }
-  if (!c.memory_limit.empty()) {
-    ParseBytes(c.memory_limit, StrCat(origin.Of("memory_limit"), ": 'memory_limit'"));
-  }
-  LAPIDARY_CHECK(c.gradient_checkpointing || c.activation_offload == "auto",
-                 origin.Of("activation_offload"),
-                 ": 'activation_offload' must be \"auto\" without gradient_checkpointing; got \"",
-                 c.activation_offload, "\"");
-  ScheduleOptions schedule = c.schedule;
-  schedule.type = c.lr_scheduler_type;
-  schedule.learning_rate = c.learning_rate;
-  try {
-    CheckSchedule(schedule);
-  } catch (const Error& error) {
-    throw Error(StrCat(origin.Of("lr_scheduler_kwargs"), ": ", error.what()));
-  }
-}
-
 }  // namespace
 
 TrainConfig ParseTrainConfig(const std::string& text, const std::string& where,
@@ -537,7 +501,7 @@ TrainConfig ParseTrainConfig(const std::string& text, const std::string& where,
   Reader reader(object, "", origin);
   VisitTrainFields(config, reader);
   reader.Finish();
-  CheckWhole(config, origin);
+  CheckTrainConfig(config, origin);
   return config;
 }
 
@@ -580,6 +544,15 @@ std::string TrainConfigHelp() {
   VisitDistillFields(distill, [&](const std::string& key, auto&, const auto&, const char* meaning) {
     line("distillation." + key, "", meaning);
   });
+  PreferenceConfig loss;
+  VisitPreferenceFields(loss, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    line("loss." + key, "", meaning);
+  });
+  for (const OptimizerRow& row : Optimizers()) {
+    std::string args;
+    for (const char* arg : row.args) args += StrCat(args.empty() ? "; optim_args: " : ", ", arg);
+    line(StrCat("optim ", row.name), "", (row.meaning + args).c_str());
+  }
   AdapterConfig lora;
   VisitLoraFields(lora, [&](const std::string& key, auto&, const auto&, const char* meaning) {
     line("lora." + key, "", meaning);

@@ -15,9 +15,19 @@
 #include "model/qat.h"
 #include "quant/adapter.h"
 #include "train/distill.h"
+#include "train/optim/optimizers.h"
+#include "train/preference_loss.h"
 #include "train/schedule.h"
 
 namespace lapidary {
+
+// Parameters with a learning rate or decay of their own (`param_groups`).
+struct ParamGroup {
+  std::string pattern;  // a regular expression, searched in the parameter's name
+  std::optional<double> learning_rate, weight_decay;  // absent: the run's
+
+  bool operator==(const ParamGroup&) const = default;
+};
 
 struct TrainConfig {
   // What is trained on what, and where the result goes. Relative paths: to the working directory.
@@ -26,6 +36,8 @@ struct TrainConfig {
   std::vector<SourceSpec> eval_files;   // dataset.eval
   double eval_split = 0;                // dataset.eval_split: share of train held out, without eval
   bool allow_outside_paths = false;     // dataset.allow_outside_paths
+  std::vector<SourceSpec> replay_files;  // dataset.replay: general data mixed in
+  double replay_ratio = 0.1;             // dataset.replay_ratio: its share of an epoch
   std::string output_dir;
   std::string resume_from_checkpoint;  // "": no; "latest"; or a checkpoint folder
   bool overwrite_output_dir = false;
@@ -39,6 +51,8 @@ struct TrainConfig {
   std::optional<QatConfig> qat;
   // Towards a teacher (train/distill.h); absent: the data alone.
   std::optional<DistillConfig> distillation;
+  // Preference training (train/preference_loss.h); absent: the data are what the model should say.
+  std::optional<PreferenceConfig> loss;
   // Full fine-tuning: the type of the tensors in the checkpoint's model.safetensors.
   std::string save_dtype = "BF16";
 
@@ -58,7 +72,14 @@ struct TrainConfig {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  std::string optim = "adamw_torch";  // or "adamw_bf16", "adamw_8bit": how moments are kept
+  std::string optim = "adamw_torch";  // a row of train/optim/optimizers.h
+  OptimArgs optim_args;
+  std::vector<ParamGroup> param_groups;   // the first whose pattern is found in a name
+  double loraplus_lr_ratio = 0;           // learning rate of lora_B over the others'; 0: 1
+  std::vector<std::string> freeze;        // regular expressions: parameters that rest
+  std::vector<int64_t> trainable_layers;  // full fine-tuning of these layers alone; empty: all
+  double neftune_noise_alpha = 0;         // noise on embeddings of tokens
+  double ema_decay = 0;                   // averaged parameters are what is evaluated and saved
   int64_t seed = 42;
 
   // Computation.
@@ -106,6 +127,21 @@ struct TrainConfig {
   int64_t report_samples = 3;    // generated answers in report.html; 0: none
   std::vector<std::string> report_to = {"none"};  // "tensorboard" or "all": event files
   std::string logging_dir;                        // of event files; "": output_dir/runs/DATE_HOST
+
+  // When a run ends, and with what.
+  bool load_best_model_at_end = false;         // the result is the best evaluated checkpoint
+  std::string metric_for_best_model = "loss";  // of an evaluation's line, without "eval_"
+  std::optional<bool> greater_is_better;       // absent: false for names that end with "loss"
+  int64_t early_stopping_patience = 0;         // evaluations without a better metric; 0: never
+  double early_stopping_threshold = 0;         // by how much better counts
+  double max_time = 0;                         // minutes of this process; 0: any
+  int64_t max_tokens = 0;                      // seen by the run; 0: any
+  int64_t overfit_one_batch = 0;  // steps on the first batch before the run; 0: no such check
+  double loss_spike_factor = 0;   // stop at a loss of so many times the recent mean; 0: never
+
+  bool GreaterIsBetter() const;
+  // Documents of a micro-batch: a pair has two.
+  int64_t TrainDocuments() const { return per_device_train_batch_size * (loss ? 2 : 1); }
 };
 
 // Reads `path`, applies `overrides` ("key=value" or "lora.r=8"; the value is JSON, or else a

@@ -44,6 +44,10 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("dataset.eval", c.eval_files, TextRule{}, "held-out files, in the same forms");
   visit("dataset.eval_split", c.eval_split, RealRule{0, 0.999},
         "without dataset.eval: share of the records held out, drawn by the seed");
+  visit("dataset.replay", c.replay_files, TextRule{},
+        "general data mixed into training, against forgetting; in the same forms");
+  visit("dataset.replay_ratio", c.replay_ratio, RealRule{0, 0.9},
+        "their share of the records of an epoch, drawn anew in each");
   visit("dataset.allow_outside_paths", c.allow_outside_paths, NoRule{},
         "media may lie outside the folder of the file that names them");
   visit("output_dir", c.output_dir, TextRule{true}, "folder of checkpoints, metrics and report");
@@ -54,6 +58,7 @@ void VisitTrainFields(Config& c, Visit&& visit) {
   visit("lora", c.lora, NoRule{}, "adapter as in PEFT; null: full fine-tuning");
   visit("qat", c.qat, NoRule{}, "quantization-aware training, an object; null: none");
   visit("distillation", c.distillation, NoRule{}, "train towards a teacher, an object; null: none");
+  visit("loss", c.loss, NoRule{}, "preference training, an object; null: the data are the target");
   visit("save_dtype", c.save_dtype, WordRule{{"BF16", "F32"}},
         "type of model.safetensors in full fine-tuning");
   visit("learning_rate", c.learning_rate, RealRule{0, 10}, "peak; 0: 2e-4 with LoRA, 2e-5 without");
@@ -72,11 +77,25 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "micro-batches of an optimizer step");
   visit("max_grad_norm", c.max_grad_norm, RealRule{0}, "clip gradients to this norm; 0: never");
   visit("weight_decay", c.weight_decay, RealRule{0, 1e3}, "decoupled; norms and biases have none");
-  visit("adam_beta1", c.adam_beta1, RealRule{0, 1}, "AdamW");
-  visit("adam_beta2", c.adam_beta2, RealRule{0, 1}, "AdamW");
+  visit("adam_beta1", c.adam_beta1, RealRule{0, 1}, "AdamW and Lion");
+  visit("adam_beta2", c.adam_beta2, RealRule{0, 1}, "AdamW and Lion (whose paper has 0.99)");
   visit("adam_epsilon", c.adam_epsilon, RealRule{0, 1}, "AdamW");
-  visit("optim", c.optim, WordRule{{"adamw_torch", "adamw_bf16", "adamw_8bit", "adamw_bnb_8bit"}},
-        "AdamW with moments in float32, bf16 or 8 bits a value");
+  visit("optim", c.optim, WordRule{OptimizerNames()},
+        "optimizer, and how it keeps its moments: float32, bf16 or 8 bits a value");
+  visit("optim_args", c.optim_args, NoRule{}, "what only this optimizer has, an object");
+  visit("param_groups", c.param_groups, NoRule{},
+        "[{pattern, learning_rate, weight_decay}]: parameters in whose name the regular expression "
+        "is found");
+  visit("loraplus_lr_ratio", c.loraplus_lr_ratio, RealRule{0, 1e4},
+        "LoRA+: learning rate of lora_B over that of the rest; 0: the same");
+  visit("freeze", c.freeze, TextRule{},
+        "regular expressions: parameters in whose name one is found are not trained");
+  visit("trainable_layers", c.trainable_layers, NoRule{},
+        "full fine-tuning of these layers alone, the rest frozen as it is stored; []: everything");
+  visit("neftune_noise_alpha", c.neftune_noise_alpha, RealRule{0, 1e4},
+        "uniform noise on the embeddings of tokens; 0: none");
+  visit("ema_decay", c.ema_decay, RealRule{0, 0.9999999},
+        "average of the parameters over steps, evaluated and saved in their place; 0: none");
   visit("seed", c.seed, IntRule{0}, "of the order of samples, adapters and dropout");
   visit("compute", c.compute, WordRule{{"bfloat16", "float32"}}, "type of the matrix products");
   visit("gradient_checkpointing", c.gradient_checkpointing, NoRule{},
@@ -145,6 +164,22 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "\"tensorboard\": event files beside metrics.jsonl; a word or a list");
   visit("logging_dir", c.logging_dir, TextRule{},
         "folder of event files; \"\": output_dir/runs/DATE_HOST");
+  visit("load_best_model_at_end", c.load_best_model_at_end, NoRule{},
+        "the result is the checkpoint with the best evaluation, which is kept");
+  visit("metric_for_best_model", c.metric_for_best_model, TextRule{},
+        "of an evaluation's line in metrics.jsonl, with or without eval_");
+  visit("greater_is_better", c.greater_is_better, NoRule{},
+        "null: not of a name that ends with loss or perplexity, else yes");
+  visit("early_stopping_patience", c.early_stopping_patience, IntRule{0},
+        "evaluations in a row without a better metric that end the run; 0: never");
+  visit("early_stopping_threshold", c.early_stopping_threshold, RealRule{0},
+        "by how much a metric must be better");
+  visit("max_time", c.max_time, RealRule{0}, "minutes after which the run ends; 0: any");
+  visit("max_tokens", c.max_tokens, IntRule{0}, "tokens after which the run ends; 0: any");
+  visit("overfit_one_batch", c.overfit_one_batch, IntRule{0, 10000},
+        "steps on the first batch alone before the run, which must learn it; 0: none");
+  visit("loss_spike_factor", c.loss_spike_factor, RealRule{0, 1e6},
+        "stop at a loss of so many times the recent mean, naming the records; 0: never");
 }
 
 // Keys of a source of records in "dataset".
@@ -207,6 +242,43 @@ void VisitDistillFields(Config& c, Visit&& visit) {
   visit("mix", c.mix, RealRule{0, 1},
         "share of the teacher's term in the loss, the rest is the data's");
   visit("temperature", c.temperature, RealRule{0.01, 100}, "of teacher and student; 1 with a file");
+}
+
+// Keys of "loss", as in TRL.
+template <class Config, class Visit>
+void VisitPreferenceFields(Config& c, Visit&& visit) {
+  visit("type", c.type, WordRule{{"dpo", "orpo", "kto", "simpo"}}, "the method");
+  visit("beta", c.beta, RealRule{0, 1e6}, "how far the policy may go from the reference");
+  visit("loss_type", c.loss_type, WordRule{PreferenceLossTypes()},
+        "dpo: sigmoid, sigmoid_norm, hinge, ipo, robust, nca_pair, apo_zero, apo_down, sppo_hard; "
+        "kto: kto, apo_zero_unpaired; auto: the first");
+  visit("label_smoothing", c.label_smoothing, RealRule{0, 0.499},
+        "probability that a pair is the wrong way round (sigmoid, robust, simpo)");
+  visit("simpo_gamma", c.simpo_gamma, RealRule{0, 1e6}, "simpo: margin of the rewards");
+  visit("cpo_alpha", c.cpo_alpha, RealRule{0, 1e6}, "simpo: weight of the chosen answers' loss");
+  visit("desirable_weight", c.desirable_weight, RealRule{0, 1e6}, "kto: of chosen answers");
+  visit("undesirable_weight", c.undesirable_weight, RealRule{0, 1e6}, "kto: of rejected answers");
+}
+
+// Keys of "optim_args".
+template <class Config, class Visit>
+void VisitOptimArgs(Config& c, Visit&& visit) {
+  visit("momentum", c.momentum);
+  visit("nesterov", c.nesterov);
+  visit("clip_threshold", c.clip_threshold);
+  visit("decay_rate", c.decay_rate);
+  visit("beta1", c.beta1);
+  visit("scale_parameter", c.scale_parameter);
+  visit("adjust_lr_fn", c.adjust_lr_fn);
+  visit("ns_steps", c.ns_steps);
+}
+
+// Keys of an entry of "param_groups".
+template <class Config, class Visit>
+void VisitParamGroupFields(Config& c, Visit&& visit) {
+  visit("pattern", c.pattern, TextRule{true}, "regular expression, searched in parameters' names");
+  visit("learning_rate", c.learning_rate);
+  visit("weight_decay", c.weight_decay);
 }
 
 // Keys of "lr_scheduler_kwargs".

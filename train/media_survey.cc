@@ -83,6 +83,7 @@ int64_t EvalTokens(const TrainConfig& config, const Dataset& dataset,
                    const SampleOptions& options) {
   const int64_t documents = std::min(config.per_device_eval_batch_size, dataset.size());
   const int64_t bound = config.max_length * documents;
+  if (config.loss) return 2 * bound;
   if (documents <= config.per_device_train_batch_size || dataset.size() > kSurveyedRecords) {
     return bound;
   }
@@ -113,7 +114,7 @@ void SurveyData(const TrainConfig& config, const MediaConfig& media, MediaSurvey
     counts = CountPreparedMedia(config.train_files[0].path, media);
     survey->records = survey->looked_at = static_cast<int64_t>(counts.size());
   }
-  const int64_t batch = config.per_device_train_batch_size;
+  const int64_t batch = config.TrainDocuments();
   const bool waits = config.packing || config.group_by_length;
   FillLoader(counts, config.packing ? config.pack_window : batch,
              config.gradient_accumulation_steps, config.max_length * batch,
@@ -121,7 +122,7 @@ void SurveyData(const TrainConfig& config, const MediaConfig& media, MediaSurvey
   if (eval == nullptr) return;
   survey->evaluates = true;
   options.augment = {};
-  const int64_t eval_batch = config.per_device_eval_batch_size;
+  const int64_t eval_batch = config.per_device_eval_batch_size * (config.loss ? 2 : 1);
   FillLoader(CountRecords(*eval, options, survey), eval_batch, 1, config.max_length * eval_batch, 0,
              1, &survey->eval);
   survey->eval_tokens = EvalTokens(config, *eval, options);

@@ -174,7 +174,7 @@ void OutputFolder::Retire(const std::string& folder) const {
 }
 
 void OutputFolder::AddCheckpoint(int64_t step, const std::function<void(const std::string&)>& fill,
-                                 int64_t limit) {
+                                 int64_t limit, int64_t keep) {
   const std::string target = StrCat(path_, "/", kPrefix, step);
   const std::string temporary = StrCat(path_, "/", kTemporary, kPrefix, step);
   std::error_code error;
@@ -204,8 +204,12 @@ void OutputFolder::AddCheckpoint(int64_t step, const std::function<void(const st
   if (limit == 0) return;
   std::vector<Checkpoint> all = ListCheckpoints(path_);
   while (static_cast<int64_t>(all.size()) > limit) {
-    // The one just written stays, whatever steps an abandoned branch of the run had reached.
-    const auto oldest = all.front().step == step ? all.begin() + 1 : all.begin();
+    // The one just written stays, whatever steps an abandoned branch of the run had reached, and so
+    // does the best.
+    const auto oldest = std::find_if(all.begin(), all.end(), [&](const Checkpoint& checkpoint) {
+      return checkpoint.step != step && checkpoint.step != keep;
+    });
+    if (oldest == all.end()) break;
     Retire(oldest->folder);
     all.erase(oldest);
   }

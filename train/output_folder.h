@@ -42,10 +42,10 @@ class OutputFolder {
   const std::optional<Checkpoint>& resume() const { return resume_; }
 
   // Calls fill(temporary folder), then makes it checkpoint-<step> in one step, in place of an older
-  // one of that name; then removes the oldest beyond `limit` (0: none). If `fill` throws, the
-  // checkpoints are as before.
+  // one of that name; then removes the oldest beyond `limit` (0: none), never checkpoint-<keep>. If
+  // `fill` throws, the checkpoints are as before.
   void AddCheckpoint(int64_t step, const std::function<void(const std::string&)>& fill,
-                     int64_t limit);
+                     int64_t limit, int64_t keep = -1);
 
   // Puts the adapter or model of checkpoint-<step> at the top of the folder, sharing the bytes.
   // Returns the names, sorted.

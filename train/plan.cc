@@ -16,10 +16,11 @@
 #include "model/adapt.h"
 #include "model/generate.h"
 #include "model/load.h"
-#include "train/adamw.h"
+#include "train/ema.h"
 #include "train/progress.h"
 #include "train/session.h"
 #include "train/step.h"
+#include "train/trainable.h"
 
 namespace lapidary {
 namespace {
@@ -75,11 +76,11 @@ int64_t MappedBytes(Transformer& model, bool layers_only) {
 
 // Whether every matrix of the layers is part of a mapped file.
 bool LiesInFile(Transformer& model) {
-  bool mapped = true;
+  bool mapped = MappedBytes(model, true) > 0;
   for (Layer& layer : model.layers) {
     for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
                             &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
-      if (l->w.rows() == 0) continue;
+      if (l->w.rows() == 0 || l->w.param) continue;
       mapped = mapped && LiesInFile(l->w);
     }
   }
@@ -126,7 +127,7 @@ class Rehearsal {
     if (config.lora) {
       AttachLora(model, *config.lora, 0);
     } else {
-      MakeAllTrainable(model);
+      MakeTrainable(model, config);
     }
     parts.base = base_bytes_ = MappedBytes(model, false);
     layer_bytes_ = MappedBytes(model, true);
@@ -135,27 +136,35 @@ class Rehearsal {
     hidden_ = model.config.text.hidden_size;
     parts.program = kProgramBytes + model.config.text.vocab_size * kBytesPerWord;
     parts.adapter = Live() - parts.tables;
-    std::vector<Param*> params = TrainableParams(model);
+    std::vector<Param*> params = ChooseParams(model, config);
     if (config.qat) {
       AttachQat(model, ResolveQat(model, *config.qat));
       parts.scales = Live() - parts.tables - parts.adapter;
       for (Param* steps : LearnedSteps(model)) params.push_back(steps);
     }
     for (const Param* p : params) parts.gradients += p->value.byte_size();
-    optimizer_.emplace(params, AdamWOptions{.states = StatesOf(config.optim)});
+    optimizer_ = MakeRunOptimizer(params, config);
+    if (config.ema_decay > 0) ema_.emplace(params, config.ema_decay);
+    // What an overfit_one_batch goes back to.
+    if (config.overfit_one_batch > 0) start_.emplace(params, 0.5);
     parts.optimizer = Live() - parts.tables - parts.adapter - parts.scales;
-    if (config.distillation && config.distillation->teacher == "base") {
-      const bool same = config.lora && config.lora->modules_to_save.empty();
-      if (!same) {  // as a session does: the base once more
-        const int64_t before = Live();
-        teacher_base_ =
-            LoadModel(config.model_name_or_path, {config.base_format, config.embedding_format});
-        parts.tables += Live() - before;
-        parts.teacher = MappedBytes(teacher_base_->model, false);
-      }
-      teacher_ = TeacherFromModel(*config.distillation, same ? &model : &teacher_base_->model);
+    const bool from_base = config.distillation && config.distillation->teacher == "base";
+    const bool referred = config.loss && config.loss->HasReference();
+    const bool same = config.lora && config.lora->modules_to_save.empty();
+    if ((from_base || referred) && !same) {  // as a session does: the base once more
+      const int64_t before = Live();
+      teacher_base_ =
+          LoadModel(config.model_name_or_path, {config.base_format, config.embedding_format});
+      parts.tables += Live() - before;
+      parts.teacher = MappedBytes(teacher_base_->model, false);
+    }
+    Transformer* frozen = teacher_base_ ? &teacher_base_->model : &model;
+    if (from_base) {
+      teacher_ = TeacherFromModel(*config.distillation, frozen);
       options_.teacher = teacher_.get();
     }
+    if (config.loss) options_.preference = &*config.loss;
+    if (referred) options_.reference = frozen;
     options_.loss_chunk = config.loss_chunk;
     options_.max_grad_norm = config.max_grad_norm;
     options_.forward.compute = ComputeOf(config.compute);
@@ -217,7 +226,7 @@ class Rehearsal {
   // One micro-batch with the most media; the rows of the others of the step are there meanwhile.
   void Step() {
     const LoaderMedia& media = plan_.media.train;
-    MicroBatch batch = LongestBatch(plan_.tokens, config_.per_device_train_batch_size);
+    MicroBatch batch = LongestBatch(plan_.tokens, config_.TrainDocuments());
     AddMedia(loaded_.model, media.batch, &batch.input);
     std::vector<Tensor> others;
     const int64_t rest = media.bytes(media.step) - media.bytes(media.batch);
@@ -252,9 +261,10 @@ class Rehearsal {
   const TrainConfig& config_;
   MemoryPlan& plan_;
   LoadedModel loaded_;
-  std::optional<AdamW> optimizer_;
   std::optional<LoadedModel> teacher_base_;
   std::unique_ptr<DistillTeacher> teacher_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::optional<Ema> ema_, start_;
   StepOptions options_;
   bool streamable_ = false;
   int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
@@ -453,7 +463,7 @@ MemoryPlan PlanMemory(const TrainConfig& config) {
     plan.limit = ParseBytes(config.memory_limit, "memory_limit");
     plan.limit_from = "memory_limit";
   }
-  plan.tokens = config.max_length * config.per_device_train_batch_size;
+  plan.tokens = config.max_length * config.TrainDocuments();
   plan.tokens_per_step = plan.tokens * config.gradient_accumulation_steps;
   plan.parts.data = kBytesPerToken * (plan.tokens_per_step + 2 * plan.tokens);
   int64_t least = 0;

@@ -18,11 +18,25 @@ constexpr char kStateFile[] = "trainer_state.h5";
 constexpr char kConfigFile[] = "training_config.json";
 constexpr uint64_t kTextLimit = uint64_t{1} << 32;
 
+// As EarlyStoppingCallback writes itself.
+Json Callbacks(const TrainConfig& config, const RunState& state) {
+  if (config.early_stopping_patience == 0) return Json::object();
+  return {{"EarlyStoppingCallback",
+           {{"args",
+             {{"early_stopping_patience", config.early_stopping_patience},
+              {"early_stopping_threshold", config.early_stopping_threshold}}},
+            {"attributes", {{"early_stopping_patience_counter", state.evaluations_since_best}}}}}};
+}
+
 Json TrainerStateJson(const TrainConfig& config, const RunState& state) {
+  const bool best = state.best_metric && state.best_step >= 0;
   return {
-      {"best_global_step", nullptr},
-      {"best_metric", nullptr},
-      {"best_model_checkpoint", nullptr},
+      {"best_global_step", best ? Json(state.best_step) : Json()},
+      {"best_metric", best ? Json(*state.best_metric) : Json()},
+      {"best_model_checkpoint",
+       best && config.load_best_model_at_end
+           ? Json(StrCat(config.output_dir, "/checkpoint-", state.best_step))
+           : Json()},
       {"epoch", state.epoch},
       {"eval_steps", config.eval_steps},
       {"global_step", state.step},
@@ -35,29 +49,54 @@ Json TrainerStateJson(const TrainConfig& config, const RunState& state) {
       {"num_input_tokens_seen", state.tokens_seen},
       {"num_train_epochs", config.num_train_epochs},
       {"save_steps", config.save_steps},
-      {"stateful_callbacks", Json::object()},
+      {"stateful_callbacks", Callbacks(config, state)},
       {"total_flos", 0},
       {"train_batch_size", config.per_device_train_batch_size},
       {"trial_name", nullptr},
       {"trial_params", nullptr},
       {"lapidary_pending", state.pending},
+      {"lapidary_evaluations_since_best", state.evaluations_since_best},
+      {"lapidary_recent_loss", state.recent_loss},
   };
 }
 
 // Keys whose values do not change the run.
 constexpr const char* kFree[] = {
-    "dataset",        "output_dir",    "resume_from_checkpoint", "overwrite_output_dir",
-    "save_dtype",     "loss_chunk",    "gradient_checkpointing", "per_device_eval_batch_size",
-    "save_steps",     "logging_steps", "save_total_limit",       "eval_steps",
-    "report_samples", "memory_limit",  "activation_offload",     "offload_dir",
-    "report_to",      "logging_dir",
+    "dataset",
+    "output_dir",
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "save_dtype",
+    "loss_chunk",
+    "gradient_checkpointing",
+    "per_device_eval_batch_size",
+    "save_steps",
+    "logging_steps",
+    "save_total_limit",
+    "eval_steps",
+    "report_samples",
+    "memory_limit",
+    "activation_offload",
+    "offload_dir",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "max_time",
+    "max_tokens",
+    "overfit_one_batch",
+    "loss_spike_factor",
+    "report_to",
+    "logging_dir",
 };
 // Keys that change what comes out but leave the run meaningful.
 constexpr const char* kWarned[] = {
-    "model_name_or_path", "learning_rate",    "lr_scheduler_type", "lr_scheduler_kwargs",
-    "warmup_steps",       "warmup_ratio",     "num_train_epochs",  "max_steps",
-    "max_grad_norm",      "weight_decay",     "adam_beta1",        "adam_beta2",
-    "adam_epsilon",       "activation_dtype",
+    "model_name_or_path", "learning_rate",       "lr_scheduler_type", "lr_scheduler_kwargs",
+    "warmup_steps",       "warmup_ratio",        "num_train_epochs",  "max_steps",
+    "max_grad_norm",      "weight_decay",        "adam_beta1",        "adam_beta2",
+    "adam_epsilon",       "activation_dtype",    "optim_args",        "param_groups",
+    "loraplus_lr_ratio",  "neftune_noise_alpha",
 };
 
 template <size_t N>
@@ -99,25 +138,32 @@ void RestoreMoment(const StateFile& file, const std::string& path, const std::st
 }  // namespace
 
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
-                     const AdamW& optimizer, const TrainConfig& config, const RunState& state,
-                     const QatRecord* qat) {
-  if (adapter) {
-    SaveAdapter(model, *adapter, folder, "F32");
-  } else {
-    SaveModelFolder(model, folder, config.save_dtype, config.model_name_or_path,
-                    qat && qat->projected);
+                     const Optimizer& optimizer, const TrainConfig& config, const RunState& state,
+                     const QatRecord* qat, Ema* ema) {
+  {
+    const EmaInPlace averaged(ema);
+    if (adapter) {
+      SaveAdapter(model, *adapter, folder, "F32");
+    } else {
+      SaveModelFolder(model, folder, config.save_dtype, config.model_name_or_path,
+                      qat && qat->projected);
+    }
   }
   if (qat) {
     WriteQatRecord(folder, *qat);
     WriteQatScales(folder, model, *qat);
   }
   StateFile file;
-  for (const AdamWSlot& slot : optimizer.slots()) {
+  for (const OptimizerSlot& slot : optimizer.slots()) {
     const std::string& name = slot.param->name;
-    StoreMoment(slot.exp_avg, name + ".exp_avg", &file);
-    StoreMoment(slot.exp_avg_sq, name + ".exp_avg_sq", &file);
+    for (const OptimizerState& kept : slot.states) {
+      StoreMoment(kept.moment, name + "." + kept.name, &file);
+    }
     file.integers[name + ".step"] = slot.step;
-    if (!adapter) file.tensors[name + ".master"] = slot.param->value;
+    if (!adapter || ema) file.tensors[name + ".master"] = slot.param->value;
+  }
+  for (size_t i = 0; ema && i < ema->params().size(); ++i) {
+    file.tensors[ema->params()[i]->name + ".ema"] = ema->values()[i];
   }
   if (qat) {
     ForEachSavedScales(
@@ -129,14 +175,15 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
   WriteFile(folder + "/" + kStateText, TrainerStateJson(config, state).dump(1) + "\n");
 }
 
-RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer* model,
-                        const QatRecord* qat) {
+RunState ReadCheckpoint(const std::string& folder, Optimizer& optimizer, Ema* ema,
+                        Transformer* model, const QatRecord* qat) {
   const std::string state_path = folder + "/" + kStateFile;
   const StateFile file = ReadStateFile(state_path);
-  for (AdamWSlot& slot : optimizer.slots()) {
+  for (OptimizerSlot& slot : optimizer.slots()) {
     const std::string& name = slot.param->name;
-    RestoreMoment(file, state_path, name + ".exp_avg", &slot.exp_avg);
-    RestoreMoment(file, state_path, name + ".exp_avg_sq", &slot.exp_avg_sq);
+    for (OptimizerState& kept : slot.states) {
+      RestoreMoment(file, state_path, name + "." + kept.name, &kept.moment);
+    }
     const auto steps = file.integers.find(name + ".step");
     LAPIDARY_CHECK(steps != file.integers.end() && steps->second >= 0, state_path, ": must hold '",
                    name, ".step'; got nothing");
@@ -148,6 +195,9 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer
   LAPIDARY_CHECK(file.integers.size() == optimizer.slots().size(), state_path, ": must be of ",
                  optimizer.slots().size(), " parameters; got ", file.integers.size(),
                  "; try the lora settings of the run");
+  for (size_t i = 0; ema && i < ema->params().size(); ++i) {
+    Restore(file, state_path, ema->params()[i]->name + ".ema", &ema->values()[i]);
+  }
   RunState state;
   if (qat) {
     int64_t wanted = 0, found = 0;
@@ -171,6 +221,12 @@ RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer
     state.tokens_seen = json.at("num_input_tokens_seen").get<int64_t>();
     state.log = json.at("log_history");
     state.pending = json.at("lapidary_pending");
+    state.evaluations_since_best = json.value("lapidary_evaluations_since_best", int64_t{0});
+    state.recent_loss = json.value("lapidary_recent_loss", 0.0);
+    if (json.contains("best_metric") && json.at("best_metric").is_number()) {
+      state.best_metric = json.at("best_metric").get<double>();
+      state.best_step = json.at("best_global_step").get<int64_t>();
+    }
   } catch (const nlohmann::json::exception& error) {
     throw Error(StrCat(text_path, ": must be as this program wrote it; got ", error.what()));
   }

@@ -5,14 +5,16 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "model/qat.h"
 #include "model/transformer.h"
 #include "quant/adapter.h"
-#include "train/adamw.h"
 #include "train/config.h"
+#include "train/ema.h"
+#include "train/optim/optimizer.h"
 
 namespace lapidary {
 
@@ -23,7 +25,11 @@ struct RunState {
   double epoch = 0;
   int64_t max_steps = 0;
   int64_t tokens_seen = 0;
-  bool scales = false;            // read: the scales of fake quantization were in the checkpoint
+  bool scales = false;  // read: the scales of fake quantization were in the checkpoint
+  std::optional<double> best_metric;  // of metric_for_best_model
+  int64_t best_step = -1;             // where it was measured
+  int64_t evaluations_since_best = 0;
+  double recent_loss = 0;         // mean of the last steps' losses, decaying by a tenth a step
   nlohmann::ordered_json cursor;  // of the loader
   nlohmann::ordered_json log = nlohmann::ordered_json::array();  // log_history
   nlohmann::ordered_json pending =
@@ -31,22 +37,22 @@ struct RunState {
 };
 
 // Fills `folder` with a checkpoint: the adapter (PEFT), or the model (full fine-tuning, `adapter`
-// null); trainer_state.h5 with the data cursor and, by parameter name, `.exp_avg`, `.exp_avg_sq`,
-// `.step` (of 8-bit states also `.exp_avg.absmax` and
-// `.exp_avg_sq.absmax`), and for the full model `.master`, its float32 values, and
-// `.qat_scales` of fake quantization (ForEachSavedScales);
-// training_config.json; with `qat` its record and kept scales; trainer_state.json last. Throws
-// Error if something cannot be written.
+// null); trainer_state.h5 with the data cursor and, by parameter name, `.step` and the optimizer's
+// states by their names (`.exp_avg`; of 8-bit ones also `.exp_avg.absmax`), and for the full model
+// `.master`, its float32 values, and `.qat_scales` of fake quantization (ForEachSavedScales);
+// training_config.json; with `qat` its record and kept scales; trainer_state.json last. With `ema`
+// the adapter or model holds the averages, and trainer_state.h5 the parameters (`.master`) and
+// averages (`.ema`). Throws Error if something cannot be written.
 void WriteCheckpoint(const std::string& folder, Transformer& model, const AdapterConfig* adapter,
-                     const AdamW& optimizer, const TrainConfig& config, const RunState& state,
-                     const QatRecord* qat = nullptr);
+                     const Optimizer& optimizer, const TrainConfig& config, const RunState& state,
+                     const QatRecord* qat = nullptr, Ema* ema = nullptr);
 
 // Reads what WriteCheckpoint wrote besides the parameters of an adapter, which LoadAdapter reads:
-// fills the optimizer (and master values) and, with `qat`, the model's kept scales where the
-// checkpoint has all of them; returns the state. Throws Error if the checkpoint's
-// parameters are not the optimizer's.
-RunState ReadCheckpoint(const std::string& folder, AdamW& optimizer, Transformer* model = nullptr,
-                        const QatRecord* qat = nullptr);
+// fills the optimizer (and master values, averages) and, with `qat`, the model's kept scales where
+// the checkpoint has all of them; returns the state. Throws Error if the checkpoint's parameters
+// are not the optimizer's.
+RunState ReadCheckpoint(const std::string& folder, Optimizer& optimizer, Ema* ema = nullptr,
+                        Transformer* model = nullptr, const QatRecord* qat = nullptr);
 
 // Compares the configuration of a checkpoint with the one to go on with. Throws Error naming a key
 // that would make it another run (data order, adapter, precision); returns a warning for each key

@@ -1,5 +1,6 @@
 #include "train/session.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <tuple>
@@ -10,6 +11,8 @@
 #include "model/adapt.h"
 #include "model/base_fingerprint.h"
 #include "model/tensor_names.h"
+#include "train/pair_source.h"
+#include "train/trainable.h"
 
 namespace lapidary {
 
@@ -19,11 +22,6 @@ Compute ComputeOf(const std::string& word) {
 
 ImageMask ImageMaskOf(const std::string& word) {
   return word == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
-}
-
-OptimizerStates StatesOf(const std::string& word) {
-  if (word == "adamw_torch") return OptimizerStates::kFloat32;
-  return word == "adamw_bf16" ? OptimizerStates::kBf16 : OptimizerStates::k8Bit;
 }
 
 OnError OnErrorOf(const std::string& word) {
@@ -53,8 +51,9 @@ SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& me
                           : config.thoughts == "drop"  ? Thoughts::kDrop
                           : config.thoughts == "empty" ? Thoughts::kEmpty
                                                        : Thoughts::kTemplate;
-  options.preference =
-      config.preference == "chosen" ? PreferencePolicy::kChosen : PreferencePolicy::kError;
+  // A preference run builds pairs; what else looks at its records sees the chosen answers.
+  options.preference = config.preference == "chosen" || config.loss ? PreferencePolicy::kChosen
+                                                                    : PreferencePolicy::kError;
   options.add_eos = config.add_eos;
   options.video.fps = config.video_fps;
   options.video.max_frames = config.video_max_frames;
@@ -75,11 +74,39 @@ bool TrainsOnPrepared(const TrainConfig& config) {
   return config.train_files.size() == 1 && IsPrepared(config.train_files[0].path);
 }
 
+namespace {
+
+// The files to train on; with replay so many records of its files that they are its share of an
+// epoch.
+std::vector<SourceSpec> WithReplay(const TrainConfig& config, const DatasetOptions& options) {
+  std::vector<SourceSpec> files = config.train_files;
+  if (config.replay_files.empty()) return files;
+  for (const std::vector<SourceSpec>* list : {&config.train_files, &config.replay_files}) {
+    for (const SourceSpec& source : *list) {
+      LAPIDARY_CHECK(source.weight == 0, source.path,
+                     ": sources must be without 'weight' beside dataset.replay; got ",
+                     source.weight, "; try 'repeat'");
+    }
+  }
+  const auto own = static_cast<double>(Dataset::Open(files, options)->EpochSize());
+  const auto other = static_cast<double>(Dataset::Open(config.replay_files, options)->EpochSize());
+  const double times = own * config.replay_ratio / (1 - config.replay_ratio) / other;
+  for (SourceSpec source : config.replay_files) {
+    source.repeat *= times;
+    files.push_back(source);
+  }
+  return files;
+}
+
+}  // namespace
+
 std::pair<std::shared_ptr<const Dataset>, std::shared_ptr<const Dataset>> OpenDatasets(
     const TrainConfig& config) {
   const DatasetOptions options = {.allow_outside_paths = config.allow_outside_paths};
   std::shared_ptr<const Dataset> train, eval;
-  if (!TrainsOnPrepared(config)) train = Dataset::Open(config.train_files, options);
+  if (!TrainsOnPrepared(config)) {
+    train = Dataset::Open(WithReplay(config, options), options);
+  }
   LAPIDARY_CHECK(train != nullptr || config.eval_split == 0, config.train_files[0].path,
                  ": a prepared file cannot be split; got dataset.eval_split; try dataset.eval");
   if (!config.eval_files.empty()) {
@@ -114,15 +141,11 @@ Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& 
   // The data first: a wrong path should not wait for a large model.
   std::tie(train_data, eval_data) = OpenDatasets(config);
   OpenModel(output);
-  optimizer = std::make_unique<AdamW>(params,
-                                      AdamWOptions{.beta1 = config.adam_beta1,
-                                                   .beta2 = config.adam_beta2,
-                                                   .epsilon = config.adam_epsilon,
-                                                   .weight_decay = config.weight_decay,
-                                                   .states = StatesOf(config.optim)},
-                                      DecaysByName);
+  optimizer = MakeRunOptimizer(params, config);
+  if (config.ema_decay > 0) ema = std::make_unique<Ema>(params, config.ema_decay);
   if (resume) {
-    state = ReadCheckpoint(resume->folder, *optimizer, &bundle.model, qat ? &*qat : nullptr);
+    state =
+        ReadCheckpoint(resume->folder, *optimizer, ema.get(), &bundle.model, qat ? &*qat : nullptr);
     scales_measured_ = state.scales;
   }
   OpenData(report);
@@ -130,6 +153,8 @@ Session::Session(const TrainConfig& c, const MemoryPlan& p, const OutputFolder& 
   step_options.loss_chunk = config.loss_chunk;
   step_options.max_grad_norm = config.max_grad_norm;
   step_options.teacher = teacher.get();
+  if (config.loss) step_options.preference = &*config.loss;
+  step_options.forward.neftune_noise_alpha = config.neftune_noise_alpha;
   step_options.forward.compute = ComputeOf(config.compute);
   step_options.forward.image_mask = ImageMaskOf(config.image_mask);
   step_options.forward.training = true;
@@ -151,7 +176,7 @@ void Session::OpenModel(const OutputFolder& output) {
   bundle.RequireTokenizer();
   Transformer& model = bundle.model;
   if (!config.lora) {
-    MakeAllTrainable(model);
+    MakeTrainable(model, config);
   } else if (output.resume()) {
     adapter = LoadAdapter(model, output.resume()->folder, /*trainable=*/true);
   } else {
@@ -174,19 +199,26 @@ void Session::OpenModel(const OutputFolder& output) {
     AttachQat(model, *qat);
     SetQatActive(model, state.step >= config.qat->start_step);
   }
-  params = TrainableParams(model);
+  params = ChooseParams(model, config);
   for (Param* steps : LearnedSteps(model)) params.push_back(steps);
-  if (!config.distillation) return;
-  if (config.distillation->teacher != "base") {
-    teacher = TeacherFromFile(*config.distillation, model.head().rows());
-  } else if (config.lora && config.lora->modules_to_save.empty()) {
-    teacher = TeacherFromModel(*config.distillation, &model);
-  } else {  // weights move: the base once more, mapped
+  OpenReference();
+}
+
+void Session::OpenReference() {
+  Transformer& model = bundle.model;
+  const bool moves = !config.lora || !config.lora->modules_to_save.empty();
+  const bool referred = config.loss && config.loss->HasReference();
+  const bool from_base = config.distillation && config.distillation->teacher == "base";
+  if (moves && (referred || from_base)) {  // the base once more, mapped
     teacher_base =
         OpenBundle(config.model_name_or_path, "", {config.base_format, config.embedding_format});
     DetachQat(teacher_base->model);
-    teacher = TeacherFromModel(*config.distillation, &teacher_base->model);
   }
+  Transformer* frozen = teacher_base ? &teacher_base->model : &model;
+  if (referred) step_options.reference = frozen;
+  if (!config.distillation) return;
+  teacher = from_base ? TeacherFromModel(*config.distillation, frozen)
+                      : TeacherFromFile(*config.distillation, model.head().rows());
 }
 
 void Session::PrepareStep(int64_t step) {
@@ -216,7 +248,7 @@ void Session::OpenData(const ProblemCallback& report) {
   options.shuffle = config.shuffle;
   options.epochs =
       config.max_steps > 0 ? 0 : static_cast<int64_t>(std::ceil(config.num_train_epochs));
-  options.batch_size = config.per_device_train_batch_size;
+  options.batch_size = config.TrainDocuments();
   options.prefetch_bytes = kPrefetchBytes;
   options.packing = config.packing;
   options.group_by_length = config.group_by_length;
@@ -227,8 +259,11 @@ void Session::OpenData(const ProblemCallback& report) {
   options.on_error = OnErrorOf(config.on_error);
   options.report = report;
   const bool resumed = !state.cursor.is_null();
-  const auto records = train_data != nullptr ? MakeRecordSource(train_data, *builder)
-                                             : OpenPrepared(config.train_files[0].path, *builder);
+  LAPIDARY_CHECK(!config.loss || train_data != nullptr, config.train_files[0].path,
+                 ": preference training must have records; got a prepared file; try its source");
+  const auto records = train_data == nullptr ? OpenPrepared(config.train_files[0].path, *builder)
+                       : config.loss         ? MakePairSource(train_data, *builder)
+                                             : MakeRecordSource(train_data, *builder);
   loader = std::make_unique<Loader>(records, options, resumed ? &state.cursor : nullptr);
 }
 
@@ -254,7 +289,7 @@ void Session::PlanSteps() {
     const int64_t whole = static_cast<int64_t>(config.num_train_epochs);
     const double part = config.num_train_epochs - static_cast<double>(whole);
     // Where every record is one sample of one batch, every epoch has as many steps as the first.
-    const bool varies = config.packing || config.on_too_long == "split";
+    const bool varies = config.packing || config.on_too_long == "split" || config.loss;
     int64_t total = varies ? 0 : whole * steps_per_epoch;
     for (int64_t e = 0; varies && e < whole; ++e) total += steps_in(e);
     if (part > 0) {
@@ -305,6 +340,34 @@ EvalResult Session::RunEvaluation(const std::function<void(int64_t)>& on_batch) 
   eval.loss_chunk = config.loss_chunk;
   eval.on_batch = on_batch;
   return Evaluate(bundle.model, eval_loader, eval);
+}
+
+std::map<std::string, double> Session::RunPairEvaluation() {
+  LoaderOptions options;
+  options.shuffle = false;
+  options.epochs = 1;
+  options.batch_size = 2 * config.per_device_eval_batch_size;
+  options.prefetch_bytes = kPrefetchBytes;
+  options.on_error = OnErrorOf(config.on_error);
+  SampleOptions samples = builder->options();
+  samples.augment = {};
+  const SampleBuilder plain(builder->tokenizer(), samples);
+  Loader pairs(MakePairSource(eval_data, plain), options);
+  ForwardOptions forward;
+  forward.compute = step_options.forward.compute;
+  forward.image_mask = step_options.forward.image_mask;
+  forward.activations = &activations;
+  std::map<std::string, double> figures;
+  double count = 0;
+  for (std::optional<Batch> batch = pairs.Next(); batch; batch = pairs.Next()) {
+    const PreferenceScores scores =
+        ScorePairs(bundle.model, step_options.reference, MakeMicroBatch(*batch), *config.loss,
+                   forward, config.loss_chunk);
+    figures["preference_loss"] += AddPreferenceFigures(*config.loss, scores, &figures);
+    count += static_cast<double>(scores.pairs.size());
+  }
+  for (auto& [name, value] : figures) value /= std::max(count, 1.0);
+  return figures;
 }
 
 AnswerResult Session::RunAnswers() {

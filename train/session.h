@@ -12,13 +12,14 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "train/adamw.h"
 #include "train/answers.h"
 #include "train/bundle.h"
 #include "train/config.h"
+#include "train/ema.h"
 #include "train/evaluate.h"
 #include "train/output_folder.h"
 #include "train/plan.h"
+#include "train/preference.h"
 #include "train/resume.h"
 #include "train/step.h"
 
@@ -30,10 +31,9 @@ inline constexpr int64_t kPrefetchBytes = int64_t{64} << 20;
 // Tokens that an answer in a report may be longer than the expected one.
 inline constexpr int64_t kAnswerTokens = 24;
 
-Compute ComputeOf(const std::string& word);         // "float32", "bfloat16"
-ImageMask ImageMaskOf(const std::string& word);     // "sliding_only", "hf_forward"
-OnError OnErrorOf(const std::string& word);         // "stop", "skip"
-OptimizerStates StatesOf(const std::string& word);  // config.optim
+Compute ComputeOf(const std::string& word);      // "float32", "bfloat16"
+ImageMask ImageMaskOf(const std::string& word);  // "sliding_only", "hf_forward"
+OnError OnErrorOf(const std::string& word);      // "stop", "skip"
 
 // How the configuration wants records made into samples.
 SampleOptions MakeSampleOptions(const TrainConfig& config, const MediaConfig& media);
@@ -75,10 +75,11 @@ struct Session {
   std::vector<Param*> params;                 // trainable
   std::shared_ptr<const Dataset> train_data;  // null where dataset.train is a prepared file
   std::shared_ptr<const Dataset> eval_data;   // null without dataset.eval
-  std::optional<Bundle> teacher_base;         // frozen, of a full fine-tuning
+  std::optional<Bundle> teacher_base;         // frozen, where weights of the model itself move
   std::unique_ptr<DistillTeacher> teacher;    // of a distillation
   std::unique_ptr<SampleBuilder> builder;
-  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Ema> ema;  // null without ema_decay
   RunState state;
   std::unique_ptr<Loader> loader;
   std::unique_ptr<StepSource> source;
@@ -99,11 +100,14 @@ struct Session {
   void PrepareEvaluation(bool final);
   // One pass over the held-out data.
   EvalResult RunEvaluation(const std::function<void(int64_t)>& on_batch);
+  // Preference training: the held-out pairs' figures, with "preference_loss", means over pairs.
+  std::map<std::string, double> RunPairEvaluation();
   // Answers to config.report_samples held-out records.
   AnswerResult RunAnswers();
 
  private:
   void OpenModel(const OutputFolder& output);
+  void OpenReference();
   void OpenData(const ProblemCallback& report);
   void PlanSteps();
 

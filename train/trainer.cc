@@ -49,6 +49,10 @@ void Account(const StepResult& result, double seconds, double waited, int64_t ro
   add("seconds", seconds);
   add("data_wait_s", waited);
   add("room", room);
+  for (const auto& [name, value] : result.figures) {
+    Json& figures = (*pending)["figures"];
+    figures[name] = figures.value(name, 0.0) + value;
+  }
 }
 
 // The line of metrics.jsonl for the steps since the last one: the mean of their losses; gradient
@@ -79,8 +83,18 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
   if (const auto room = static_cast<double>(p.value("room", int64_t{0})); room > 0) {
     line["packing_utilization"] = tokens / room;
   }
+  if (p.contains("figures")) {
+    for (const auto& [name, sum] : p.at("figures").items()) line[name] = sum.get<double>() / steps;
+  }
   return line;
 }
+
+// Steps of the recent mean before a spike can be told.
+constexpr int64_t kSettled = 10;
+constexpr double kRecent = 0.9;
+
+// By how much overfit_one_batch must lower the loss.
+constexpr double kOverfit = 0.5;
 
 Json EvalLine(const RunState& state, const EvalResult& result) {
   Json line = {{"step", state.step}, {"epoch", state.epoch}};
@@ -123,9 +137,15 @@ class Run {
     if (state.step == 0) Evaluate("before training");
     int64_t saved = output_.resume() ? output_.resume()->step : -1;
     bool more = true;
-    while (state.step < session_.total_steps() && !Stopped()) {
+    std::vector<Batch> first;  // what the check before the run has taken from the source
+    if (state.step == 0 && config_.overfit_one_batch > 0) {
+      first = session_.source->Next();
+      OverfitOneBatch(first);
+    }
+    while (state.step < session_.total_steps() && !Stopped() && !Ended()) {
       const double waited_before = session_.loader->wait_seconds();
-      std::vector<Batch> batches = session_.source->Next();
+      std::vector<Batch> batches =
+          first.empty() ? session_.source->Next() : std::exchange(first, {});
       const double waited = session_.loader->wait_seconds() - waited_before;
       more = !batches.empty();
       if (!more) break;
@@ -135,16 +155,14 @@ class Run {
       session_.step_options.forward.step = static_cast<uint64_t>(state.step);
       session_.PrepareStep(state.step);
       ResetHighWater();
-      const StepResult result =
-          OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(&batches),
-                        learning_rate, session_.step_options);
+      const int64_t micro_batches = static_cast<int64_t>(batches.size());
+      const StepResult result = Step(&batches, learning_rate, &saved);
       ++state.step;
       state.epoch = static_cast<double>(state.step) / static_cast<double>(session_.steps_per_epoch);
       state.tokens_seen += result.tokens;
       state.cursor = session_.source->Cursor();
       const double seconds = Since(start);
-      const int64_t room =
-          config_.packing ? static_cast<int64_t>(batches.size()) * session_.room : 0;
+      const int64_t room = config_.packing ? micro_batches * session_.room : 0;
       Account(result, seconds, waited, room, &state.pending);
       Show(result, seconds, waited);
       if (hooks_.on_step) hooks_.on_step(state.step, result.loss);
@@ -153,17 +171,97 @@ class Run {
         Log(LogLine(state, result, learning_rate));
         state.pending = Json::object();
       }
-      if (Due(config_.eval_steps, state.step) && !last) Evaluate(StrCat("step ", state.step));
-      if (Due(config_.save_steps, state.step) && !last) saved = Save();
+      bool best = false;
+      if (Due(config_.eval_steps, state.step) && !last) {
+        best = Evaluate(StrCat("step ", state.step)) && config_.load_best_model_at_end;
+      }
+      if ((best || Due(config_.save_steps, state.step)) && !last) saved = Save();
     }
     bar_.Finish();
-    const bool finished = state.step >= session_.total_steps() || !more;
+    const std::string reason = state.step < session_.total_steps() ? EndReason() : "";
+    if (!reason.empty()) Warn(reason);
+    const bool finished = state.step >= session_.total_steps() || !more || !reason.empty();
     if (finished && saved != state.step) Evaluate("after training");
     if (saved != state.step && state.step > 0) saved = Save();
     return Finish(finished, saved);
   }
 
  private:
+  // Why the run is over before its last step; "" if it is not.
+  std::string EndReason() const {
+    const RunState& state = session_.state;
+    if (config_.early_stopping_patience > 0 &&
+        state.evaluations_since_best >= config_.early_stopping_patience) {
+      return StrCat("early stopping: no better ", config_.metric_for_best_model, " in ",
+                    state.evaluations_since_best, " evaluations; the best was at step ",
+                    state.best_step);
+    }
+    if (config_.max_time > 0 && Since(start_) >= 60 * config_.max_time) {
+      return StrCat("max_time: ", config_.max_time, " minutes are over at step ", state.step);
+    }
+    if (config_.max_tokens > 0 && state.tokens_seen >= config_.max_tokens) {
+      return StrCat("max_tokens: ", CountText(state.tokens_seen), " tokens at step ", state.step);
+    }
+    return "";
+  }
+  bool Ended() const { return !EndReason().empty(); }
+
+  // One step, and what goes with it. A step that is refused leaves a checkpoint of the state before
+  // it, so that nothing is lost.
+  StepResult Step(std::vector<Batch>* batches, double learning_rate, int64_t* saved) {
+    RunState& state = session_.state;
+    StepOptions options = session_.step_options;
+    if (config_.loss_spike_factor > 0 && state.step >= kSettled) {
+      options.loss_limit = config_.loss_spike_factor * state.recent_loss;
+    }
+    StepResult result;
+    try {
+      result = OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(batches),
+                             learning_rate, options);
+    } catch (const Error&) {
+      try {
+        if (state.step > 0 && *saved != state.step) *saved = Save();
+      } catch (const Error& second) {
+        Warn(second.what());
+      }
+      throw;
+    }
+    if (session_.ema) session_.ema->Update();
+    state.recent_loss =
+        state.step == 0 ? result.loss : kRecent * state.recent_loss + (1 - kRecent) * result.loss;
+    return result;
+  }
+
+  // Trains on one step's batches alone, looks whether that works, and goes back.
+  void OverfitOneBatch(const std::vector<Batch>& batches) {
+    const std::vector<Param*>& params = session_.params;
+    std::vector<Tensor> values;
+    for (const Param* param : params) {
+      values.push_back(Tensor::FromFloats(param->value.shape(), param->value.data()));
+    }
+    session_.PrepareStep(0);
+    double before = 0, after = 0;
+    for (int64_t i = 0; i <= config_.overfit_one_batch; ++i) {
+      std::vector<Batch> copy = batches;
+      after = OptimizerStep(session_.bundle.model, *session_.optimizer, MicroBatches(&copy),
+                            config_.learning_rate, session_.step_options)
+                  .loss;
+      if (i == 0) before = after;
+    }
+    for (size_t i = 0; i < params.size(); ++i) {
+      std::copy_n(values[i].data(), values[i].size(), params[i]->value.data());
+    }
+    session_.optimizer->Reset();
+    LAPIDARY_CHECK(
+        after <= kOverfit * before, "overfit_one_batch: ", config_.overfit_one_batch,
+        " steps on the first batch must halve its loss; got ", Fixed(before, 4), " -> ",
+        Fixed(after, 4),
+        "; try more steps, another learning_rate, or `lapidary data inspect` to see what "
+        "is trained");
+    bar_.Say(StrCat("overfit_one_batch: loss ", Fixed(before, 4), " -> ", Fixed(after, 4), " in ",
+                    config_.overfit_one_batch, " steps"));
+  }
+
   bool Stopped() const { return hooks_.stop && *hooks_.stop != 0; }
 
   // The loader warns while the session opens, before there is a bar.
@@ -193,18 +291,44 @@ class Run {
     if (events_) events_->Add(line);
   }
 
-  void Evaluate(const std::string& when) {
-    if (!session_.eval_data) return;
+  // Remembers the metric if it is the best; false if not.
+  bool IsBest(const Json& line) {
+    const std::string& name = config_.metric_for_best_model;
+    const std::string key = name.starts_with("eval_") ? name : "eval_" + name;
+    LAPIDARY_CHECK(line.contains(key) && line.at(key).is_number(),
+                   "metric_for_best_model: must be a figure of the evaluation; got '", name,
+                   "'; try loss, perplexity or token_accuracy");
+    const double metric = line.at(key).get<double>();
+    RunState& state = session_.state;
+    const double sign = config_.GreaterIsBetter() ? 1 : -1;
+    // As Transformers: the best by any margin, patience by the threshold.
+    const double gain = state.best_metric ? sign * (metric - *state.best_metric) : INFINITY;
+    state.evaluations_since_best =
+        gain > config_.early_stopping_threshold ? 0 : state.evaluations_since_best + 1;
+    if (gain <= 0) return false;
+    state.best_metric = metric;
+    state.best_step = state.step;
+    return true;
+  }
+
+  // Returns whether it is the best evaluation of a trained model.
+  bool Evaluate(const std::string& when) {
+    if (!session_.eval_data) return false;
+    const EmaInPlace averaged(session_.ema.get());
     Progress bar(hooks_.progress, "eval, " + when, session_.eval_data->size());
     session_.PrepareEvaluation(when == "after training");
     const EvalResult result =
         session_.RunEvaluation([&](int64_t records) { bar.Update(records, ""); });
     bar.Finish();
     Json line = EvalLine(session_.state, result);
+    if (config_.loss) {
+      for (const auto& [name, value] : session_.RunPairEvaluation()) line["eval_" + name] = value;
+    }
     if (config_.report_samples > 0 && (session_.state.step == 0 || when == "after training")) {
       line["eval_answers"] = AnswersJson(session_.RunAnswers(), /*with_answers=*/true);
     }
     Log(line);
+    return session_.state.step > 0 && IsBest(line);
   }
 
   int64_t Save() {
@@ -215,9 +339,10 @@ class Run {
         [&](const std::string& folder) {
           WriteCheckpoint(folder, session_.bundle.model,
                           session_.adapter ? &*session_.adapter : nullptr, *session_.optimizer,
-                          config_, state, session_.qat ? &*session_.qat : nullptr);
+                          config_, state, session_.qat ? &*session_.qat : nullptr,
+                          session_.ema.get());
         },
-        config_.save_total_limit);
+        config_.save_total_limit, config_.load_best_model_at_end ? state.best_step : -1);
     return state.step;
   }
 
@@ -235,7 +360,13 @@ class Run {
         saved >= 0 ? StrCat(config_.output_dir, "/checkpoint-", saved) : std::string();
     summary.warnings = warnings_;
     summary.data = tally_.ToJson();
-    if (finished && saved >= 0) summary.result_files = output_.PublishFinal(saved);
+    const int64_t best = session_.state.best_step;
+    const bool use_best = config_.load_best_model_at_end && best >= 0 &&
+                          std::filesystem::exists(StrCat(config_.output_dir, "/checkpoint-", best));
+    if (finished && saved >= 0) {
+      summary.result_step = use_best ? best : saved;
+      summary.result_files = output_.PublishFinal(summary.result_step);
+    }
     WriteReport(config_.output_dir + "/report.html", config_, summary);
     return summary;
   }

@@ -34,6 +34,7 @@ struct TrainSummary {
   int64_t parameters = 0;                 // in all, adapters included
   nlohmann::ordered_json log;             // log_history: steps, evaluations, answers
   std::string checkpoint;                 // the last one written
+  int64_t result_step = -1;               // the checkpoint that became the result
   std::vector<std::string> result_files;  // at the top of output_dir
   std::vector<std::string> warnings;
   nlohmann::ordered_json data;  // what this process trained on (train/data_tally.h)

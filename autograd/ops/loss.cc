@@ -1,6 +1,7 @@
 #include "autograd/ops/loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "autograd/kernels/kernels.h"
@@ -41,8 +42,8 @@ std::vector<int64_t> WeightedRows(const std::vector<int32_t>& targets,
                                   const std::vector<float>& weights, int64_t vocab) {
   std::vector<int64_t> rows;
   for (size_t n = 0; n < weights.size(); ++n) {
-    LAPIDARY_CHECK(weights[n] >= 0, "cross_entropy: weights must be >= 0; got ", weights[n], " at ",
-                   n);
+    LAPIDARY_CHECK(std::isfinite(weights[n]), "cross_entropy: weights must be finite; got ",
+                   weights[n], " at ", n);
     if (weights[n] == 0) continue;
     LAPIDARY_CHECK(targets[n] >= 0 && targets[n] < vocab, "cross_entropy: targets must be in [0, ",
                    vocab, "); got ", targets[n], " at ", n);

@@ -43,7 +43,8 @@ struct TokenStats {
 
 // sum over n of weights[n] * -log softmax(cap(x[n] head^T))[targets[n]], a scalar.
 //   x [N, C]; head [V, C] frozen in any format; targets [N] in [0, V) (any value where the weight
-//   is 0); weights [N] >= 0.
+//   is 0); weights [N],
+//   below 0 too: what preference training makes less likely.
 // Rows of weight 0 are skipped. Works on `chunk` tokens and the whole vocabulary; the gradient of x
 // is formed in the same pass, so the head is multiplied twice, not three times. Vocabulary sums run
 // in fixed blocks of 1,024. Saves dx [N, C]. stats may be null.

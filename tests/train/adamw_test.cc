@@ -1,4 +1,4 @@
-#include "train/adamw.h"
+#include "train/optim/adamw.h"
 
 #include <gtest/gtest.h>
 
@@ -63,8 +63,8 @@ TEST(AdamW, TenStepsFollowTheRecurrences) {
   }
   for (int i = 0; i < 2; ++i) {
     EXPECT_NEAR(p.value.data()[i], x[i], 5e-7);
-    EXPECT_NEAR(optimizer.slots()[0].exp_avg.values.data()[i], m[i], 1e-6);
-    EXPECT_NEAR(optimizer.slots()[0].exp_avg_sq.values.data()[i], v[i], 1e-6);
+    EXPECT_NEAR(optimizer.slots()[0].State("exp_avg").values.data()[i], m[i], 1e-6);
+    EXPECT_NEAR(optimizer.slots()[0].State("exp_avg_sq").values.data()[i], v[i], 1e-6);
   }
   EXPECT_EQ(optimizer.slots()[0].step, 10);
 }
@@ -196,7 +196,7 @@ TEST(AdamW, SmallStatesFollowFloat32) {
       SetGrad(p, grad);
       optimizer.Step(3e-3);
     }
-    const int64_t bytes = optimizer.slots()[0].exp_avg.values.byte_size();
+    const int64_t bytes = optimizer.slots()[0].State("exp_avg").values.byte_size();
     EXPECT_EQ(bytes, kSize * (states == OptimizerStates::kFloat32 ? 4
                               : states == OptimizerStates::kBf16  ? 2
                                                                   : 1));
@@ -229,13 +229,13 @@ TEST(AdamW, BadOptionsAreNamed) {
   EXPECT_EQ(MessageOf([&] {
               AdamW({&p, &p}, {});
             }),
-            "AdamW: parameters must have names of their own; got 'p' twice");
+            "optimizer: parameters must have names of their own; got 'p' twice");
   AdamW optimizer({&p}, {});
   SetGrad(p, {1, 2});
   EXPECT_EQ(MessageOf([&] { optimizer.Step(0.1); }),
-            "AdamW: the gradient of 'p' must be [1]; got [2]");
+            "optimizer: the gradient of 'p' must be [1]; got [2]");
   EXPECT_EQ(MessageOf([&] { optimizer.Step(NAN); }),
-            "AdamW: the learning rate must be >= 0; got nan");
+            "optimizer: the learning rate must be >= 0; got nan");
 }
 
 }  // namespace

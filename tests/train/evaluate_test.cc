@@ -11,6 +11,7 @@
 #include "tests/train/tiny_run.h"
 #include "train/answers.h"
 #include "train/bundle.h"
+#include "train/optim/adamw.h"
 #include "train/step.h"
 
 namespace lapidary {

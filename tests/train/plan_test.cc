@@ -11,7 +11,7 @@
 #include "model/adapt.h"
 #include "model/load.h"
 #include "tests/train/tiny_run.h"
-#include "train/adamw.h"
+#include "train/optim/adamw.h"
 #include "train/session.h"
 #include "train/step.h"
 

@@ -11,6 +11,7 @@
 #include "model/tensor_names.h"
 #include "tests/golden.h"
 #include "tests/model/golden_batch.h"
+#include "train/optim/adamw.h"
 #include "train/step.h"
 
 namespace lapidary {

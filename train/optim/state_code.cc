@@ -1,4 +1,4 @@
-#include "train/state_code.h"
+#include "train/optim/state_code.h"
 
 #include <algorithm>
 #include <bit>

@@ -1,7 +1,7 @@
 // How an optimizer keeps its moments: float32, bf16 with stochastic rounding, or 8 bits a value in
 // blocks of 256 with a dynamic code. Dettmers et al. 2021, arXiv:2110.02861.
-#ifndef LAPIDARY_TRAIN_STATE_CODE_H_
-#define LAPIDARY_TRAIN_STATE_CODE_H_
+#ifndef LAPIDARY_TRAIN_OPTIM_STATE_CODE_H_
+#define LAPIDARY_TRAIN_OPTIM_STATE_CODE_H_
 
 #include <array>
 #include <cstdint>
@@ -56,4 +56,4 @@ struct MomentState {
 
 }  // namespace lapidary
 
-#endif  // LAPIDARY_TRAIN_STATE_CODE_H_
+#endif  // LAPIDARY_TRAIN_OPTIM_STATE_CODE_H_
