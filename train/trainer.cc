@@ -117,7 +117,8 @@ class Run {
         log_(config.output_dir + "/metrics.jsonl", output_.resume() ? session_.state.step : -1),
         bar_(hooks.progress, "train", session_.total_steps()) {
     WriteFile(config.output_dir + "/training_config.json", TrainConfigText(config));
-    bar_.StartAt(session_.state.step);
+    first_step_ = session_.state.step;
+    bar_.StartAt(first_step_);
     const auto& to = config.report_to;
     if (std::any_of(to.begin(), to.end(), [](const std::string& w) { return w != "none"; })) {
       const int64_t before = output_.resume() ? session_.state.step : 0;
@@ -196,7 +197,8 @@ class Run {
                     state.evaluations_since_best, " evaluations; the best was at step ",
                     state.best_step);
     }
-    if (config_.max_time > 0 && Since(start_) >= 60 * config_.max_time) {
+    if (config_.max_time > 0 && state.step > first_step_ &&
+        Since(start_) >= 60 * config_.max_time) {
       return StrCat("max_time: ", config_.max_time, " minutes are over at step ", state.step);
     }
     if (config_.max_tokens > 0 && state.tokens_seen >= config_.max_tokens) {
@@ -374,6 +376,7 @@ class Run {
   const TrainConfig& config_;
   const TrainHooks& hooks_;
   const Clock::time_point start_ = Clock::now();
+  int64_t first_step_ = 0;  // done before this process
   bool opened_ = false;
   std::vector<std::string> warnings_;
   const MemoryPlan plan_;

@@ -98,8 +98,9 @@ TEST(Optimizers, FollowPyTorchAndTransformers) {
     const double error = Deviation(c, OptionsOf(c));
     std::printf("%s %s: %.3g\n", c.at("name").get<std::string>().c_str(),
                 c.at("args").dump().c_str(), error);
-    // Muon's five iterations of a polynomial of degree 5 magnify roundings.
-    EXPECT_LE(error, c.at("name") == "muon" ? 3e-5 : 3e-6) << c.at("args");
+
+    // Where little moves, and in the powers of five iterations, roundings of float32 show.
+    EXPECT_LE(error, c.at("name") == "sgd" ? 3e-6 : 3e-5) << c.at("args");
   }
 }
 
