@@ -261,7 +261,7 @@ AdapterConfig LoadAdapter(Transformer& model, const std::string& folder, bool tr
 std::vector<NamedTensor> AdapterTensors(Transformer& model) {
   std::vector<NamedTensor> tensors;
   ForEachParam(model, [&](Param& p) {
-    if (!p.trainable) return;
+    if (!p.trainable && !IsLoraParam(p.name)) return;  // an adapter's may be frozen
     NamedTensor t;
     const std::string path = IsLoraParam(p.name) ? p.name.substr(std::strlen(kPeftPrefix)) : p.name;
     t.name = kPeftPrefix + InMemoryModulePath(CanonicalTensorName(path), model.config.text_only);

@@ -121,10 +121,10 @@ struct TrainConfig {
 
   // Reports.
   int64_t logging_steps = 1;
-  int64_t save_steps = 0;        // 0: only at the end
-  int64_t save_total_limit = 2;  // 0: all
-  int64_t eval_steps = 0;        // 0: before and after training only
-  int64_t report_samples = 3;    // generated answers in report.html; 0: none
+  int64_t save_steps = 0;                         // 0: only at the end
+  int64_t save_total_limit = 2;                   // 0: all
+  int64_t eval_steps = 0;                         // 0: before and after training only
+  int64_t report_samples = 3;                     // generated answers in report.html; 0: none
   std::vector<std::string> report_to = {"none"};  // "tensorboard" or "all": event files
   std::string logging_dir;                        // of event files; "": output_dir/runs/DATE_HOST
 

@@ -1,6 +1,7 @@
 #include "train/pair_source.h"
 
 #include <exception>
+#include <optional>
 #include <utility>
 
 #include "autograd/base/error.h"
@@ -8,6 +9,12 @@
 
 namespace lapidary {
 namespace {
+
+void CheckPair(const Record& record) {
+  LAPIDARY_CHECK(record.kind == RecordKind::kPreference, record.where,
+                 ": must be a preference pair; got another kind of record; try "
+                 "{\"prompt\", \"chosen\", \"rejected\"}, or leave out 'loss'");
+}
 
 class PairSource : public SampleSource {
  public:
@@ -52,9 +59,7 @@ class PairSource : public SampleSource {
  private:
   Record Pair(int64_t index) const {
     Record record = dataset_->Read(index);
-    LAPIDARY_CHECK(record.kind == RecordKind::kPreference, record.where,
-                   ": must be a preference pair; got another kind of record; try "
-                   "{\"prompt\", \"chosen\", \"rejected\"}, or leave out 'loss'");
+    CheckPair(record);
     return record;
   }
 
@@ -66,6 +71,13 @@ class PairSource : public SampleSource {
 
 std::shared_ptr<const SampleSource> MakePairSource(std::shared_ptr<const Dataset> dataset,
                                                    const SampleBuilder& builder) {
+  // The usual mistake, told before anything is measured.
+  std::optional<Record> first;
+  try {
+    first = dataset->Read(0);
+  } catch (const Error&) {  // a broken record, which the loader reports or leaves out
+  }
+  if (first) CheckPair(*first);
   return std::make_shared<PairSource>(std::move(dataset), builder);
 }
 

@@ -9,7 +9,7 @@
 
 namespace lapidary {
 
-// Records that are not pairs are broken. A pair of which one side is dropped is dropped. The
+// Throws Error if the first record is not a pair; others that are not are broken. A pair of which one side is dropped is dropped. The
 // builder must outlive the source.
 std::shared_ptr<const SampleSource> MakePairSource(std::shared_ptr<const Dataset> dataset,
                                                    const SampleBuilder& builder);

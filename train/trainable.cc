@@ -74,7 +74,11 @@ std::vector<Param*> ChooseParams(Transformer& model, const TrainConfig& config) 
   if (config.lora) {
     Patterns frozen(config.freeze, "freeze");
     for (Param* param : TrainableParams(model)) {
-      if (frozen.Find(param->name) >= 0) param->trainable = false;
+      if (frozen.Find(param->name) < 0) continue;
+      LAPIDARY_CHECK(param->name.find(".lora_") != std::string::npos,
+                     "freeze: with lora it must be ", "parameters of adapters; got a pattern of '",
+                     param->name, "'; try leaving it out of lora.modules_to_save");
+      param->trainable = false;
     }
     frozen.CheckAllUsed();
   }

@@ -51,6 +51,7 @@ void Account(const StepResult& result, double seconds, double waited, int64_t ro
   add("room", room);
   for (const auto& [name, value] : result.figures) {
     Json& figures = (*pending)["figures"];
+    if (figures.is_null()) figures = Json::object();
     figures[name] = figures.value(name, 0.0) + value;
   }
 }
@@ -293,8 +294,8 @@ class Run {
     if (events_) events_->Add(line);
   }
 
-  // Remembers the metric if it is the best; false if not.
-  bool IsBest(const Json& line) {
+  // Remembers the metric if it is the best; false if not. `counts`: towards early stopping.
+  bool IsBest(const Json& line, bool counts) {
     const std::string& name = config_.metric_for_best_model;
     const std::string key = name.starts_with("eval_") ? name : "eval_" + name;
     LAPIDARY_CHECK(line.contains(key) && line.at(key).is_number(),
@@ -305,8 +306,10 @@ class Run {
     const double sign = config_.GreaterIsBetter() ? 1 : -1;
     // As Transformers: the best by any margin, patience by the threshold.
     const double gain = state.best_metric ? sign * (metric - *state.best_metric) : INFINITY;
-    state.evaluations_since_best =
-        gain > config_.early_stopping_threshold ? 0 : state.evaluations_since_best + 1;
+    if (counts) {
+      state.evaluations_since_best =
+          gain > config_.early_stopping_threshold ? 0 : state.evaluations_since_best + 1;
+    }
     if (gain <= 0) return false;
     state.best_metric = metric;
     state.best_step = state.step;
@@ -330,7 +333,7 @@ class Run {
       line["eval_answers"] = AnswersJson(session_.RunAnswers(), /*with_answers=*/true);
     }
     Log(line);
-    return session_.state.step > 0 && IsBest(line);
+    return session_.state.step > 0 && IsBest(line, when != "after training");
   }
 
   int64_t Save() {
