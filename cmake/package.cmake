@@ -1,5 +1,6 @@
-# A Debian package: `cpack --config build/CPackConfig.cmake`. Dependencies are those of the libraries that the program is
+# A Debian package: `cmake --build build --target lapidary_completions && (cd build && cpack)`. Dependencies are those of the libraries that the program is
 # linked with, found by dpkg-shlibdeps.
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # not the tests
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME lapidary)
 set(CPACK_PACKAGE_VENDOR "the Lapidary authors")

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "recipes/commands.h"
+#include "recipes/watch_page.h"
 #include "train/run_watch.h"
 
 namespace lapidary {
@@ -19,6 +21,7 @@ namespace {
 struct WatchArgs {
   std::string run;
   double every = 2;
+  int port = 0;  // 0: no page
   bool once = false;
 };
 
@@ -33,6 +36,19 @@ void Run(const WatchArgs& args) {
     return WatchText(view, known ? size.ws_col - 1 : 79, known ? size.ws_row : 24);
   };
   RunView view = ReadRun(args.run);
+  if (args.port > 0) {
+    std::signal(SIGINT, [](int) { stopped = 1; });
+    std::signal(SIGTERM, [](int) { stopped = 1; });
+    const int refresh_s = static_cast<int>(std::ceil(args.every));
+    return ServePage(
+        args.port, [&] { return WatchHtml(ReadRun(args.run), refresh_s); },
+        [&] {
+          std::printf("http://127.0.0.1:%d shows %s; Ctrl-C ends it\n", args.port,
+                      args.run.c_str());
+          std::fflush(stdout);
+        },
+        &stopped);
+  }
   if (!terminal || args.once) {
     std::fputs(text(view).c_str(), stdout);
     return;
@@ -64,7 +80,11 @@ void AddWatch(CLI::App& cli) {
       ->capture_default_str()
       ->check(CLI::Range(0.1, 3600.0));
   app->add_flag("--once", args->once, "one picture, in a terminal too");
-  app->footer("example: lapidary watch out");
+  app->add_option_function<int>(
+         "--serve", [args](const int& port) { args->port = port; },
+         "a page at this port of this machine alone (127.0.0.1), until Ctrl-C")
+      ->check(CLI::Range(1, 65535));
+  app->footer("example: lapidary watch out\n         lapidary watch out --serve 8090");
   app->callback([args] { Run(*args); });
 }
 

@@ -35,6 +35,9 @@ RunView ReadRun(const std::string& folder);
 // highest and lowest value at the right. Values that are not finite are left out.
 std::string DrawCurve(const Curve& curve, int columns, int rows);
 
+// The same as a page that asks for itself again every `refresh_s` seconds, and for nothing else.
+std::string WatchHtml(const RunView& view, int refresh_s);
+
 // The whole view, at most `columns` wide.
 std::string WatchText(const RunView& view, int columns, int rows);
 

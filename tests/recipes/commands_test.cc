@@ -91,7 +91,7 @@ TEST(Commands, HelpNamesEveryOption) {
        {"source", "export", "--adapter", "--imatrix", "--data", "--tokens", "--limit",
         "--max-length", "--compute", "--all", "--json", "--quiet", "exit code"}},
       {"inspect", {"model", "--json", "--grid"}},
-      {"watch", {"run", "--every", "--once"}},
+      {"watch", {"run", "--every", "--once", "--serve"}},
       {"completion", {"shell", "bash", "zsh", "fish", "man"}},
       {"doctor", {"path", "--fix", "--base", "--list", "--json", "exit code"}},
       {"distill-cache", {"config", "--out", "--top-k", "--model", "--adapter", "--set"}},
