@@ -56,9 +56,10 @@ END
 "$program" train run.json --quiet >/dev/null
 "$program" data stats data/pretrain.train.jsonl --model base --html stats.html >/dev/null
 "$program" data inspect data/pretrain.train.jsonl --model base --html samples.html >/dev/null
+"$program" eval --compare base base --data data/pretrain.train.jsonl --limit 4 --html compared.html --quiet >/dev/null
 run=a-run-whose-name-is-rather-long-because-people-do-that-in-earnest
 failed=0
-for page in $run/report.html stats.html samples.html; do
+for page in $run/report.html stats.html samples.html compared.html; do
   check "$page" "$page" 0 || { echo "FAILED: $page" >&2; failed=1; }
 done
 light=$(check "report, light" $run/report.html 1 | grep -o 'ink=[^ ]*')
