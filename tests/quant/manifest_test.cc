@@ -82,10 +82,21 @@ struct ThroughRows {
   std::vector<Isa> isas;  // empty: all
   const char* reason;
 };
+constexpr const char* kNoArm = "rows are dequantized; measured on no Arm machine";
 const std::vector<ThroughRows> kThroughRows = {
     {"F64", {}, "no weight of a model is stored so"},
     {"NVFP4", {}, "trained on and exported; no base is read in it"},
     {"F16", {Isa::kNeon}, "dense bases are bf16; measured on no Arm machine"},
+    {"Q4_1", {Isa::kNeon}, kNoArm},
+    {"Q5_0", {Isa::kNeon}, kNoArm},
+    {"Q5_1", {Isa::kNeon}, kNoArm},
+    {"Q2_K", {Isa::kNeon}, kNoArm},
+    {"Q3_K", {Isa::kNeon}, kNoArm},
+    {"Q4_K", {Isa::kNeon}, kNoArm},
+    {"Q5_K", {Isa::kNeon}, kNoArm},
+    {"IQ4_NL", {Isa::kNeon}, kNoArm},
+    {"IQ4_XS", {Isa::kNeon}, kNoArm},
+    {"MXFP4", {Isa::kNeon}, kNoArm},
 };
 
 // --- Checks --------------------------------------------------------------------------------------
