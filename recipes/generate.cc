@@ -172,7 +172,7 @@ void RunGenerate(const GenerateArgs& args) {
   const int given = !args.prompt.empty() + !args.messages.empty() + !args.record.empty() + batch;
   LAPIDARY_CHECK(given == 1,
                  "generate: one of --prompt, --messages, --record and --data must be given; got ",
-                 given);
+                 given == 0 ? "none" : "several");
   LAPIDARY_CHECK(!batch || (!args.batch.data.empty() && !args.batch.out.empty()),
                  "generate: --data and --out must be given together; got one");
   const std::optional<JsonGrammar> grammar = Grammar(args);

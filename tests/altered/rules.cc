@@ -238,6 +238,12 @@ std::vector<Rule> MediaRules() {
       {"media/video.safetensors", "video_golden_test", "*", video, {"tensor:^tokens/"}},
       {"media/video/.*frames.png", "video_golden_test", "*", video, {"png:"}},
       {"media/video/.*(mp4|webm|gif)", "video_golden_test", "*", video, {"bytes:0.3"}},
+      {"media/llama_resize.json",
+       "llama_resize_test",
+       "LlamaResize.SizesAndPixelsAreEqual",
+       {},
+       {"json:/cases/0/target/0", "json:/cases/0/tokens", "json:/cases/0/fnv1a",
+        "json:/cases/0/first/3"}},
       {"media/processor.json",
        "processor_golden_test",
        "*",
@@ -247,6 +253,64 @@ std::vector<Rule> MediaRules() {
         "json:/cases/[image_position_ids]/image_position_ids/sha256",
         "json:/cases/[pixel_values_videos]/pixel_values_videos/sha256",
         "json:/cases/[input_features]/input_features/sha256"}},
+  };
+}
+
+std::vector<Rule> EvalRules() {
+  const std::string tests = "train_evaluation_test";
+  return {
+      {"eval/ifeval.json", tests, "IfevalGolden.*", {}, {"json:/cases/0/verdicts/0/1/1"}},
+      {"eval/scorers.json",
+       tests,
+       "ScorerGolden.*",
+       {},
+       {"json:/cases/0/scores/rouge1", "json:/cases/0/scores/squad_f1", "json:/corpus/wer",
+        "json:/corpus/bleu", "json:/corpus/chrf", "json:/math/0/math_equal"}},
+      {"eval/perplexity.json",
+       tests,
+       "PerplexityGolden.*",
+       {"gguf/hf/.*"},
+       {"json:/cases/0/perplexity", "json:/cases/0/windows"}},
+  };
+}
+
+std::vector<Rule> ImatrixRules() {
+  const std::vector<std::string> all = {"imatrix/.*", "gguf/(hf|lora)/.*"};
+  return {
+      {"imatrix/blocks.safetensors",
+       "quant_imatrix_test",
+       "ImatrixGolden.BlocksAreGgmls",
+       {},
+       {"tensor:."}},
+      {"imatrix/llama.gguf", "train_imatrix_test", "Imatrix.*", all, {"bytes:0.9"}},
+      {"imatrix/text.txt",
+       "train_imatrix_test",
+       "Imatrix.MeasuresAsLlamaImatrix",
+       all,
+       {"bytes:0.2"}},
+      {"imatrix/quantized.json",
+       "train_imatrix_test",
+       "Imatrix.ExportsAreLlamaQuantizes",
+       all,
+       {"json:/mixes/q2_k/blk.0.attn_q.weight", "json:/mixes/q3_k_l/blk.0.attn_output.weight",
+        "json:/keys/quantize.imatrix.chunks_count"}},
+  };
+}
+
+std::vector<Rule> TrainingRules() {
+  return {
+      {"training/optimizers.json", "train_optimizer_test", "Optimizers.*", {}, {"json:/0/end/0/2"}},
+      {"training/preference.json",
+       "train_preference_test",
+       "PreferenceLoss.IsTrls",
+       {},
+       {"json:/cases/0/loss", "json:/cases/0/chosen_reward", "json:/cases/0/d_chosen/1"}},
+      {"training/tiny.json",
+       "train_preference_test",
+       "PreferenceStep.IsTrlsOnTheTinyModel",
+       {"model/tiny/model/.*", "model/tiny/lora/start/.*"},
+       {"json:/cases/0/loss", "json:/cases/0/chosen_reward", "json:/cases/1/grad_norm",
+        "json:/cases/0/gradient_norms/3"}},
   };
 }
 
@@ -340,7 +404,8 @@ std::vector<Rule> QuantRules() {
 const std::vector<Rule>& Rules() {
   static const std::vector<Rule> rules = [] {
     std::vector<Rule> all;
-    for (const auto& part : {ModelRules(), TextRules(), MediaRules(), QuantRules()}) {
+    for (const auto& part : {ModelRules(), TextRules(), MediaRules(), EvalRules(), ImatrixRules(),
+                             TrainingRules(), QuantRules()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

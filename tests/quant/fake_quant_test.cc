@@ -247,7 +247,9 @@ TEST(Q4Grid, FindsTheGridOfEveryTrainingRule) {
       }
     }
     EXPECT_EQ(solved, blocks) << rule.name << rule.type;
-    if (rule.type == 'b') EXPECT_EQ(same_scale, blocks) << rule.name;
+    if (rule.type == 'b') {
+      EXPECT_EQ(same_scale, blocks) << rule.name;
+    }
   }
 }
 
@@ -283,8 +285,12 @@ TEST(Q4Grid, SurveyNamesTheRule) {
     EXPECT_EQ(survey.zero, 1);
     EXPECT_EQ(survey.Rule(), name);
     EXPECT_EQ(survey.share() == 1, divisor >= 0) << name;
-    if (divisor == 0) EXPECT_EQ(survey.stock_share(), 1);
-    if (divisor == 7.5) EXPECT_LT(survey.stock_share(), 0.9);
+    if (divisor == 0) {
+      EXPECT_EQ(survey.stock_share(), 1);
+    }
+    if (divisor == 7.5) {
+      EXPECT_LT(survey.stock_share(), 0.9);
+    }
   }
 }
 

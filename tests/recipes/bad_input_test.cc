@@ -128,10 +128,10 @@ const char kGood[] =
 TEST_F(BadInput, CommandLines) {
   Refused("got 'trian'; try 'train'", {"trian"});
   Refused("A subcommand is required", {});
-  Refused("--model is required", {"eval"});
+  Refused("--model must be given", {"eval"});
   Refused("x --modle", {"eval", "--model", "base", "--modle", "x"});
   Refused("fp8 not in", {"eval", "--model", "base", "--data", "eval.jsonl", "--compute", "fp8"});
-  Refused("one of --data and --tokens", {"eval", "--model", "base"});
+  Refused("one of --data, --text and --tokens", {"eval", "--model", "base"});
   Refused("a configuration must be given", {"train"});
   Refused("none.json: cannot open", {"train", "none.json"});
   Refused("multiple of 64",
@@ -148,7 +148,8 @@ TEST_F(BadInput, CommandLines) {
   Refused("size must be", {"make-data", "--out", "x", "--size", "-1"});
   Refused("must be new or empty", {"make-data", "--out", "base"});
   Refused("--answers", {"compare", "a=lora.json"});
-  Refused("one of --prompt, --messages and --record", {"generate", "--model", "base"});
+  Refused("one of --prompt, --messages, --record and --data must be given; got none",
+          {"generate", "--model", "base"});
   Refused("eval.jsonl:99", {"generate", "--model", "base", "--record", "eval.jsonl:99"});
 }
 
