@@ -13,6 +13,7 @@
 #include "autograd/base/file.h"
 #include "data/json.h"
 #include "recipes/commands.h"
+#include "recipes/model_args.h"
 #include "recipes/serve/answer_reader.h"
 #include "recipes/serve/engine.h"
 
@@ -25,11 +26,8 @@ struct ChatArgs {
   BaseFormat base;
   std::string model, adapter, system, tools, compute = "bfloat16", image_resize = "hf";
   int64_t max_new_tokens = 1024, image_tokens = 0, num_frames = 0;
-  std::optional<double> temperature, top_p;
-  std::optional<int64_t> top_k;
-  double min_p = 0, repetition_penalty = 1;
-  uint64_t seed = 0;
-  bool greedy = false, think = false;
+  SamplingArgs sampling;
+  bool think = false;
 };
 
 constexpr char kHelp[] =
@@ -90,19 +88,8 @@ class Chat {
       LAPIDARY_CHECK(tools_.is_array(), args.tools,
                      ": must be a list of tools; got something else");
     }
-    options_ = engine.Defaults();
+    options_ = args.sampling.Over(engine.Defaults());
     options_.max_new_tokens = args.max_new_tokens;
-    options_.do_sample = options_.do_sample && !args.greedy;
-    options_.temperature = args.temperature.value_or(options_.temperature);
-    options_.top_k = args.top_k.value_or(options_.top_k);
-    options_.top_p = args.top_p.value_or(options_.top_p);
-    options_.min_p = args.min_p;
-    options_.repetition_penalty = args.repetition_penalty;
-    options_.seed = args.seed;
-    if (options_.temperature == 0) {
-      options_.do_sample = false;
-      options_.temperature = 1;
-    }
     if (!args.adapter.empty()) UseAdapter(args.adapter);
     Reset();
   }
@@ -269,32 +256,14 @@ void AddChat(CLI::App& cli) {
   app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)")
       ->required();
   app->add_option("--adapter", a->adapter, "PEFT folder to begin with; /adapter changes it");
-  app->add_option("--base-format", a->base.mix,
-                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
-  app->add_option("--embedding-format", a->base.embedding,
-                  "the same for the embedding and the head alone: q6_k, bf16, ...");
+  AddBaseFormatOptions(app, &a->base);
   app->add_option("--system", a->system, "what the model is told first");
   app->add_option("--tools", a->tools, "JSON file with a list of tools; calls are printed as JSON");
   app->add_flag("--think", a->think, "let the model think first; /think changes it");
   app->add_option("--max-new-tokens", a->max_new_tokens, "of an answer, at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  app->add_flag("--greedy", a->greedy, "always the most probable token");
-  app->add_option("--temperature", a->temperature,
-                  "default: the checkpoint's generation_config.json, else 1.0; 0 is --greedy")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--top-k", a->top_k, "sample from the k most probable; default 64, 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--top-p", a->top_p,
-                  "sample from the smallest set with this probability; default 0.95")
-      ->check(CLI::Range(1e-9, 1.0));
-  app->add_option("--min-p", a->min_p,
-                  "leave out what is less probable than this share of the most probable")
-      ->check(CLI::Range(0.0, 1.0));
-  app->add_option("--repetition-penalty", a->repetition_penalty,
-                  "divides logits of what was there before; 1: none")
-      ->check(CLI::Range(0.01, 100.0));
-  app->add_option("--seed", a->seed, "of the sampling")->capture_default_str();
+  AddSamplingOptions(app, &a->sampling);
   app->add_option("--image-tokens", a->image_tokens,
                   "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
   app->add_option("--num-frames", a->num_frames, "frames taken from a clip");

@@ -13,6 +13,7 @@
 #include "data/json.h"
 #include "recipes/commands.h"
 #include "recipes/eval_args.h"
+#include "recipes/model_args.h"
 #include "train/config.h"
 #include "train/evaluation/metrics.h"
 #include "train/evaluation/results.h"
@@ -385,10 +386,7 @@ void AddEval(CLI::App& cli) {
   auto a = std::make_shared<EvalArgs>();
   app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)");
   app->add_option("--adapter", a->adapter, "PEFT folder to apply");
-  app->add_option("--base-format", a->base.mix,
-                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
-  app->add_option("--embedding-format", a->base.embedding,
-                  "the same for the embedding and the head alone: q6_k, bf16, ...");
+  AddBaseFormatOptions(app, &a->base);
   app->add_option("--data", a->data, "data set of records, or NAME=FILE; repeatable");
   app->add_option("--text", a->text,
                   "plain text file: perplexity in windows, as llama-perplexity's; repeatable");

@@ -11,6 +11,7 @@
 #include "data/readers.h"
 #include "recipes/commands.h"
 #include "recipes/generate_batch.h"
+#include "recipes/model_args.h"
 #include "recipes/serve/engine.h"
 
 namespace lapidary {
@@ -25,12 +26,8 @@ struct GenerateArgs {
   std::vector<std::string> images, audios, videos;
   int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
   BatchArgs batch;
-  std::optional<double> temperature, top_p;
-  double min_p = 0, repetition_penalty = 1;
-  std::optional<int64_t> top_k;
-  uint64_t seed = 0;
-  bool greedy = false, think = false, raw = false, json = false, json_output = false,
-       special = false;
+  SamplingArgs sampling;
+  bool think = false, raw = false, json = false, json_output = false, special = false;
 };
 
 // The conversation that the arguments spell, in the shape of a data set's line. Google's advice:
@@ -87,19 +84,9 @@ Record ReadRecord(const GenerateArgs& args) {
                      ": must be a list of messages or an object with one; got something else"));
 }
 
-GenerateOptions Options(const GenerateArgs& args, GenerateOptions o) {
+GenerateOptions Options(const GenerateArgs& args, const GenerateOptions& defaults) {
+  GenerateOptions o = args.sampling.Over(defaults);
   o.max_new_tokens = args.max_new_tokens;
-  o.do_sample = o.do_sample && !args.greedy;
-  o.temperature = args.temperature.value_or(o.temperature);
-  o.top_k = args.top_k.value_or(o.top_k);
-  o.top_p = args.top_p.value_or(o.top_p);
-  o.min_p = args.min_p;
-  o.repetition_penalty = args.repetition_penalty;
-  if (o.temperature == 0) {
-    o.do_sample = false;
-    o.temperature = 1;
-  }
-  o.seed = args.seed;
   return o;
 }
 
@@ -236,10 +223,7 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--model", a->model, "Hugging Face folder or .gguf file (its mmproj beside it)")
       ->required();
   app->add_option("--adapter", a->adapter, "PEFT folder to apply");
-  app->add_option("--base-format", a->base.mix,
-                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
-  app->add_option("--embedding-format", a->base.embedding,
-                  "the same for the embedding and the head alone: q6_k, bf16, ...");
+  AddBaseFormatOptions(app, &a->base);
   app->add_option("--prompt", a->prompt, "what the user says");
   app->add_option("--system", a->system, "system text in front of --prompt");
   app->add_option("--messages", a->messages,
@@ -253,21 +237,7 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--max-new-tokens", a->max_new_tokens, "at most this many")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app->add_flag("--greedy", a->greedy, "always the most probable token");
-  app->add_option("--temperature", a->temperature,
-                  "default: the checkpoint's generation_config.json, else 1.0; 0 is --greedy")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--top-k", a->top_k, "sample from the k most probable; default 64, 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--top-p", a->top_p,
-                  "sample from the smallest set with this probability; default 0.95")
-      ->check(CLI::Range(1e-9, 1.0));
-  app->add_option("--min-p", a->min_p,
-                  "leave out what is less probable than this share of the most probable")
-      ->check(CLI::Range(0.0, 1.0));
-  app->add_option("--repetition-penalty", a->repetition_penalty,
-                  "divides logits of what was there before; 1: none")
-      ->check(CLI::Range(0.01, 100.0));
+  AddSamplingOptions(app, &a->sampling);
   app->add_flag("--json-output", a->json_output,
                 "the answer is JSON, whatever the model would say");
   app->add_option("--json-schema", a->json_schema, "file: the answer is JSON that it allows");
@@ -280,7 +250,6 @@ void AddGenerate(CLI::App& cli) {
   app->add_option("--limit", a->batch.limit, "records of --data; 0: all")
       ->check(CLI::NonNegativeNumber);
   app->add_flag("--quiet", a->batch.quiet, "no progress of --data");
-  app->add_option("--seed", a->seed, "of the sampling")->capture_default_str();
   app->add_flag("--think", a->think, "let the model think first");
   app->add_flag(
       "--raw", a->raw,

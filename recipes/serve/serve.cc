@@ -10,6 +10,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "recipes/commands.h"
+#include "recipes/model_args.h"
 #include "recipes/serve/server.h"
 
 namespace lapidary {
@@ -105,10 +106,7 @@ void AddServe(CLI::App& cli) {
   app->add_option("--name", a->name, "what clients call it; default: the folder's name");
   app->add_option("--adapter", a->adapters,
                   "NAME=FOLDER: the model NAME is the base with this PEFT adapter; repeatable");
-  app->add_option("--base-format", a->base.mix,
-                  "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
-  app->add_option("--embedding-format", a->base.embedding,
-                  "the same for the embedding and the head alone: q6_k, bf16, ...");
+  AddBaseFormatOptions(app, &a->base);
   app->add_option("--host", a->server.host,
                   "address to listen at; anything but this machine's own opens it to others")
       ->capture_default_str();

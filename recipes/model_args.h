@@ -1,0 +1,33 @@
+// Options that several commands share: how a base is loaded, and how answers are drawn.
+#ifndef LAPIDARY_RECIPES_MODEL_ARGS_H_
+#define LAPIDARY_RECIPES_MODEL_ARGS_H_
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+
+#include "model/generate.h"
+#include "model/quantize_base.h"
+
+namespace lapidary {
+
+// --base-format, --embedding-format. `base` must outlive the parsing.
+void AddBaseFormatOptions(CLI::App* app, BaseFormat* base);
+
+// --greedy, --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --seed.
+struct SamplingArgs {
+  std::optional<double> temperature, top_p;
+  std::optional<int64_t> top_k;
+  double min_p = 0, repetition_penalty = 1;
+  uint64_t seed = 0;
+  bool greedy = false;
+
+  // `options` (the checkpoint's defaults) with what was asked for.
+  GenerateOptions Over(GenerateOptions options) const;
+};
+// `args` must outlive the parsing.
+void AddSamplingOptions(CLI::App* app, SamplingArgs* args);
+
+}  // namespace lapidary
+
+#endif  // LAPIDARY_RECIPES_MODEL_ARGS_H_
