@@ -384,45 +384,35 @@ class Writer {
     }
     return list;
   }
-  static Json ToJson(const std::optional<AdapterConfig>& field) {
-    if (!field) return nullptr;
+  // An object of the fields that `visit` goes through.
+  template <class Visit>
+  static Json ObjectOf(const Visit& visit) {
     Json object = Json::object();
     Writer writer(&object);
-    VisitLoraFields(*field, writer);
+    visit(writer);
     return object;
+  }
+  static Json ToJson(const std::optional<AdapterConfig>& field) {
+    if (!field) return nullptr;
+    return ObjectOf([&](Writer& writer) { VisitLoraFields(*field, writer); });
   }
   static Json ToJson(const std::optional<QatConfig>& field) {
     if (!field) return nullptr;
-    Json object = Json::object();
-    Writer writer(&object);
-    VisitQatFields(*field, writer);
-    return object;
+    return ObjectOf([&](Writer& writer) { VisitQatFields(*field, writer); });
   }
   static Json ToJson(const std::optional<DistillConfig>& field) {
     if (!field) return nullptr;
-    Json object = Json::object();
-    Writer writer(&object);
-    VisitDistillFields(*field, writer);
-    return object;
+    return ObjectOf([&](Writer& writer) { VisitDistillFields(*field, writer); });
   }
   static Json ToJson(const ScheduleOptions& field) {
-    Json object = Json::object();
-    Writer writer(&object);
-    VisitScheduleFields(field, writer);
-    return object;
+    return ObjectOf([&](Writer& writer) { VisitScheduleFields(field, writer); });
   }
   static Json ToJson(const std::optional<PreferenceConfig>& field) {
     if (!field) return nullptr;
-    Json object = Json::object();
-    Writer writer(&object);
-    VisitPreferenceFields(*field, writer);
-    return object;
+    return ObjectOf([&](Writer& writer) { VisitPreferenceFields(*field, writer); });
   }
   static Json ToJson(const OptimArgs& field) {
-    Json object = Json::object();
-    Writer writer(&object);
-    VisitOptimArgs(field, writer);
-    return object;
+    return ObjectOf([&](Writer& writer) { VisitOptimArgs(field, writer); });
   }
   static Json ToJson(const std::optional<bool>& field) {
     return field ? Json(*field) : Json(nullptr);
@@ -430,10 +420,7 @@ class Writer {
   static Json ToJson(const std::vector<ParamGroup>& field) {
     Json list = Json::array();
     for (const ParamGroup& group : field) {
-      Json object = Json::object();
-      Writer writer(&object);
-      VisitParamGroupFields(group, writer);
-      list.push_back(object);
+      list.push_back(ObjectOf([&](Writer& writer) { VisitParamGroupFields(group, writer); }));
     }
     return list;
   }
