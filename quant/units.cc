@@ -24,6 +24,13 @@ bool FitsUnits(const WeightView& w) {
          w.cols % f.block_size == 0 && w.row_bytes == w.cols / f.block_size * f.block_bytes;
 }
 
+// The same piece of 32 rows, one after the other.
+template <int64_t kSize>
+void CopyPieces(const uint8_t* from, int64_t row_bytes, uint8_t* to) {
+  for (int64_t r = 0; r < kUnitRows; ++r)
+    std::memcpy(to + r * kSize, from + r * row_bytes, static_cast<size_t>(kSize));
+}
+
 }  // namespace
 
 const uint8_t* UnitPieces(int32_t format) {
@@ -69,29 +76,30 @@ void CopyToUnits(const WeightView& w, int64_t row, int64_t count, uint8_t* out) 
                  "CopyToUnits: rows must be a range of whole groups of 32; got ", row, " + ", count,
                  " of ", w.rows);
   const WeightFormat& f = GetWeightFormat(w.format);
-  const int64_t blocks = w.cols / f.block_size;
+  const int64_t blocks = w.cols / f.block_size, unit_bytes = kUnitRows * f.block_bytes;
   for (int64_t group = row; group < row + count; group += kUnitRows) {
     const uint8_t* const from = static_cast<const uint8_t*>(w.data) + group * w.row_bytes;
-    uint8_t* const to = out + group * w.row_bytes;
-    for (int64_t r = 0; r < kUnitRows; ++r) {
-      const uint8_t* block = from + r * w.row_bytes;
-      for (int64_t b = 0; b < blocks; ++b) {
-        uint8_t* unit = to + b * kUnitRows * f.block_bytes;
-        for (const uint8_t* size = f.pieces; *size != 0; ++size) {
-          uint8_t* const at = unit + r * *size;
-          switch (*size) {
-            case 8:
-              std::memcpy(at, block, 8);
-              break;
-            case 4:
-              std::memcpy(at, block, 4);
-              break;
-            default:
-              std::memcpy(at, block, 2);
-          }
-          block += *size;
-          unit += kUnitRows * *size;
+    uint8_t* unit = out + group * w.row_bytes;
+    // The 32 rows are read in step, too many streams for the hardware to foresee: the group after
+    // this one is asked for while this one is copied.
+    const int64_t ahead = group + kUnitRows < row + count ? kUnitRows * w.row_bytes : 0;
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int64_t line = 0; line < unit_bytes; line += 64)
+        __builtin_prefetch(from + ahead + b * unit_bytes + line);
+      const uint8_t* block = from + b * f.block_bytes;
+      for (const uint8_t* size = f.pieces; *size != 0; ++size) {
+        switch (*size) {
+          case 8:
+            CopyPieces<8>(block, w.row_bytes, unit);
+            break;
+          case 4:
+            CopyPieces<4>(block, w.row_bytes, unit);
+            break;
+          default:
+            CopyPieces<2>(block, w.row_bytes, unit);
         }
+        block += *size;
+        unit += kUnitRows * *size;
       }
     }
   }
