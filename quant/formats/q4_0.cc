@@ -49,20 +49,11 @@ LAPIDARY_QUANTIZE_IN_LANES(QuantizeQat, QuantizeBody<true>)
 
 LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
                                  uint8_t* out) {
-  const float mean = SumSquares(row, n) / static_cast<float>(n);
-  WeightedBlocks blocks;
-  for (int64_t block = 0; block < n / kBlock; block += kLanes) {
-    LoadWeighted(row, importance, n, block, mean, &blocks);
-    I8 found[kBlock];
-    uint8_t codes[kLanes * kBlock];
-    const F8 d = SymmetricSearch<kBlock, 8>(blocks.x, blocks.w, found);
-    FromLanes<kBlock>(found, codes);
-    for (int64_t k = 0; k < blocks.count; ++k) {
-      uint8_t* y = out + (block + k) * kBytes;
-      StoreHalf(d[k], y);
-      PackNibbles(codes + k * kBlock, y + 2);
-    }
-  }
+  WeightedSymmetricRow<8, kBytes>(row, importance, n, out,
+                                  [](float d, const uint8_t* codes, uint8_t* y) {
+                                    StoreHalf(d, y);
+                                    PackNibbles(codes, y + 2);
+                                  });
 }
 LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 

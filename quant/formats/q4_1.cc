@@ -11,40 +11,28 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 20;
 
+LAPIDARY_LANES void Store(float d, float m, const uint8_t* codes, uint8_t* y) {
+  StoreHalf(d, y);
+  StoreHalf(m, y + 2);
+  PackNibbles(codes, y + 4);
+}
+
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
-    uint8_t* y = out + block * kBytes;
     const Extremes e = FindExtremes<kBlock>(x);
     const float d = (e.high - e.low) / 15;
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
-    StoreHalf(d, y);
-    StoreHalf(e.low, y + 2);
     uint8_t codes[kBlock];
     TruncatedCodes<kBlock>(x, e.low, inverse, 0.5f, 15.0f, codes);
-    PackNibbles(codes, y + 4);
+    Store(d, e.low, codes, out + block * kBytes);
   }
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
                                  uint8_t* out) {
-  const float mean = SumSquares(row, n) / static_cast<float>(n);
-  WeightedBlocks blocks;
-  for (int64_t block = 0; block < n / kBlock; block += kLanes) {
-    LoadWeighted(row, importance, n, block, mean, &blocks);
-    I8 found[kBlock];
-    uint8_t codes[kLanes * kBlock];
-    F8 d, offset;
-    WeightedAffineSearch<kBlock, 15>(blocks.x, blocks.w, found, &d, &offset);
-    FromLanes<kBlock>(found, codes);
-    for (int64_t k = 0; k < blocks.count; ++k) {
-      uint8_t* y = out + (block + k) * kBytes;
-      StoreHalf(d[k], y);
-      StoreHalf(-offset[k], y + 2);
-      PackNibbles(codes + k * kBlock, y + 4);
-    }
-  }
+  WeightedAffineRow<15, kBytes>(row, importance, n, out, Store);
 }
 LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 

@@ -11,40 +11,28 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kBytes = 22;
 
+LAPIDARY_LANES void Store(float d, const uint8_t* codes, uint8_t* y) {
+  StoreHalf(d, y);
+  const uint32_t fifth = FifthBits(codes);
+  std::memcpy(y + 2, &fifth, 4);
+  PackNibbles(codes, y + 6);
+}
+
 LAPIDARY_LANES void QuantizeBody(const float* row, int64_t n, uint8_t* out) {
   for (int64_t block = 0; block < n / kBlock; ++block) {
     const float* x = row + block * kBlock;
-    uint8_t* y = out + block * kBytes;
     const float d = FindExtremum<kBlock>(x) / -16;
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
-    StoreHalf(d, y);
     uint8_t codes[kBlock];
     TruncatedCodes<kBlock>(x, 0.0f, inverse, 16.5f, 31.0f, codes);
-    const uint32_t fifth = FifthBits(codes);
-    std::memcpy(y + 2, &fifth, 4);
-    PackNibbles(codes, y + 6);
+    Store(d, codes, out + block * kBytes);
   }
 }
 LAPIDARY_QUANTIZE_IN_LANES(Quantize, QuantizeBody)
 
 LAPIDARY_LANES void WeightedBody(const float* row, const float* importance, int64_t n,
                                  uint8_t* out) {
-  const float mean = SumSquares(row, n) / static_cast<float>(n);
-  WeightedBlocks blocks;
-  for (int64_t block = 0; block < n / kBlock; block += kLanes) {
-    LoadWeighted(row, importance, n, block, mean, &blocks);
-    I8 found[kBlock];
-    uint8_t codes[kLanes * kBlock];
-    const F8 d = SymmetricSearch<kBlock, 16>(blocks.x, blocks.w, found);
-    FromLanes<kBlock>(found, codes);
-    for (int64_t k = 0; k < blocks.count; ++k) {
-      uint8_t* y = out + (block + k) * kBytes;
-      StoreHalf(d[k], y);
-      const uint32_t fifth = FifthBits(codes + k * kBlock);
-      std::memcpy(y + 2, &fifth, 4);
-      PackNibbles(codes + k * kBlock, y + 6);
-    }
-  }
+  WeightedSymmetricRow<16, kBytes>(row, importance, n, out, Store);
 }
 LAPIDARY_WEIGHTED_IN_LANES(QuantizeWeighted, WeightedBody)
 

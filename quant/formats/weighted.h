@@ -72,6 +72,45 @@ LAPIDARY_LANES void LoadWeighted(const float* row, const float* importance, int6
   ToLanes<kSize>(w, out->w);
 }
 
+// The rows of Q4_0 and Q5_0: every block of 32 by one step and codes 0..2 kHigh - 1, of which
+// `store(step, codes, block)` makes the block.
+template <int kHigh, int64_t kBlockBytes, class Store>
+LAPIDARY_LANES void WeightedSymmetricRow(const float* row, const float* importance, int64_t n,
+                                         uint8_t* out, const Store& store) {
+  constexpr int kSize = 32;
+  const float mean = SumSquares(row, n) / static_cast<float>(n);
+  WeightedBlocks blocks;
+  for (int64_t block = 0; block < n / kSize; block += kLanes) {
+    LoadWeighted(row, importance, n, block, mean, &blocks);
+    I8 found[kSize];
+    uint8_t codes[kLanes * kSize];
+    const F8 step = SymmetricSearch<kSize, kHigh>(blocks.x, blocks.w, found);
+    FromLanes<kSize>(found, codes);
+    for (int64_t k = 0; k < blocks.count; ++k)
+      store(step[k], codes + k * kSize, out + (block + k) * kBlockBytes);
+  }
+}
+
+// The rows of Q4_1 and Q5_1: every block of 32 by a step, a minimum and codes 0..kHigh, of which
+// `store(step, minimum, codes, block)` makes the block.
+template <int kHigh, int64_t kBlockBytes, class Store>
+LAPIDARY_LANES void WeightedAffineRow(const float* row, const float* importance, int64_t n,
+                                      uint8_t* out, const Store& store) {
+  constexpr int kSize = 32;
+  const float mean = SumSquares(row, n) / static_cast<float>(n);
+  WeightedBlocks blocks;
+  for (int64_t block = 0; block < n / kSize; block += kLanes) {
+    LoadWeighted(row, importance, n, block, mean, &blocks);
+    I8 found[kSize];
+    uint8_t codes[kLanes * kSize];
+    F8 step, offset;
+    WeightedAffineSearch<kSize, kHigh>(blocks.x, blocks.w, found, &step, &offset);
+    FromLanes<kSize>(found, codes);
+    for (int64_t k = 0; k < blocks.count; ++k)
+      store(step[k], -offset[k], codes + k * kSize, out + (block + k) * kBlockBytes);
+  }
+}
+
 // Quantizes kCount scales (or minima) x, most of them positive, to codes 0..high with weights w,
 // and returns their common step: nine widths are tried, then codes move one after the other, up to
 // five times over all, where that improves the fit. A negative scale wraps around in its byte, as
