@@ -10,6 +10,7 @@
 
 #include "autograd/base/error.h"
 #include "recipes/commands.h"
+#include "train/export/record_export.h"
 #include "train/export/targets.h"
 #include "train/plan.h"
 #include "train/progress.h"
@@ -106,6 +107,11 @@ void Run(const Options& options) {
   if (bar) bar->Finish();
   for (const std::string& warning : report.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  std::vector<std::string> inputs = {request.model};
+  for (const AdapterChoice& adapter : request.adapters) inputs.push_back(adapter.folder);
+  for (const std::string& line : RecordExports(inputs, report.files)) {
+    std::fprintf(stderr, "export: %s\n", line.c_str());
+  }
   if (options.json) {
     std::printf("%s\n", ReportJson(report).dump(2).c_str());
   } else {
@@ -124,7 +130,8 @@ void AddExport(CLI::App& cli) {
                    "Hugging Face folder of the base model, or a .gguf (for the gguf formats)")
       ->required();
   command->add_option("--adapter", options->adapters,
-                      "PEFT folder to merge, or FOLDER=WEIGHT; several are merged in turn");
+                      "PEFT folder to merge, or FOLDER=WEIGHT; several are merged in turn. The run "
+                      "card of a run's folder gets the hashes of what is written");
   std::string help = "FORMAT=PATH, any number of times. Formats:";
   for (const ExportTarget& target : ExportTargets())
     help += std::string("\n  ") + target.name + ": " + target.help;

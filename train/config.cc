@@ -283,6 +283,16 @@ class Reader {
     VisitDistillFields(*field, reader);
     reader.Finish();
   }
+  void Read(const std::string& key, const Json& value, std::optional<BlockCoordinateConfig>& field,
+            NoRule) {
+    field.reset();
+    if (value.is_null()) return;
+    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
+    field.emplace();
+    Reader reader(value, key + ".", origin_);
+    VisitBlockFields(*field, reader);
+    reader.Finish();
+  }
   void Read(const std::string& key, const Json& value, ScheduleOptions& field, NoRule) {
     if (value.is_null()) return;
     if (!value.is_object()) Bad(origin_, key, "an object", value);
@@ -403,6 +413,10 @@ class Writer {
   static Json ToJson(const std::optional<DistillConfig>& field) {
     if (!field) return nullptr;
     return ObjectOf([&](Writer& writer) { VisitDistillFields(*field, writer); });
+  }
+  static Json ToJson(const std::optional<BlockCoordinateConfig>& field) {
+    if (!field) return nullptr;
+    return ObjectOf([&](Writer& writer) { VisitBlockFields(*field, writer); });
   }
   static Json ToJson(const ScheduleOptions& field) {
     return ObjectOf([&](Writer& writer) { VisitScheduleFields(field, writer); });
@@ -530,6 +544,10 @@ std::string TrainConfigHelp() {
   DistillConfig distill;
   VisitDistillFields(distill, [&](const std::string& key, auto&, const auto&, const char* meaning) {
     line("distillation." + key, "", meaning);
+  });
+  BlockCoordinateConfig blocks;
+  VisitBlockFields(blocks, [&](const std::string& key, auto&, const auto&, const char* meaning) {
+    line("block_coordinate." + key, "", meaning);
   });
   PreferenceConfig loss;
   VisitPreferenceFields(loss, [&](const std::string& key, auto&, const auto&, const char* meaning) {

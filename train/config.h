@@ -14,6 +14,7 @@
 #include "data/dataset.h"
 #include "model/qat.h"
 #include "quant/adapter.h"
+#include "train/block_schedule.h"
 #include "train/distill.h"
 #include "train/optim/optimizers.h"
 #include "train/preference_loss.h"
@@ -78,8 +79,10 @@ struct TrainConfig {
   double loraplus_lr_ratio = 0;           // learning rate of lora_B over the others'; 0: 1
   std::vector<std::string> freeze;        // regular expressions: parameters that rest
   std::vector<int64_t> trainable_layers;  // full fine-tuning of these layers alone; empty: all
-  double neftune_noise_alpha = 0;         // noise on embeddings of tokens
-  double ema_decay = 0;                   // averaged parameters are what is evaluated and saved
+  // Full fine-tuning of the layers block by block; absent: of everything at once.
+  std::optional<BlockCoordinateConfig> block_coordinate;
+  double neftune_noise_alpha = 0;  // noise on embeddings of tokens
+  double ema_decay = 0;            // averaged parameters are what is evaluated and saved
   int64_t seed = 42;
 
   // Computation.

@@ -78,6 +78,18 @@ void CheckOptimization(const TrainConfig& c, const Origin& origin) {
                  "lora.layers_to_transform");
 }
 
+void CheckBlocks(const TrainConfig& c, const Origin& origin) {
+  if (!c.block_coordinate) return;
+  const auto need = [&](bool good, const char* rule, const char* hint) {
+    LAPIDARY_CHECK(good, origin.Of("block_coordinate"), ": 'block_coordinate' must go ", rule,
+                   "; got both; try ", hint);
+  };
+  need(!c.lora, "without lora", "lora=null");
+  need(c.trainable_layers.empty(), "without trainable_layers", "one of the two");
+  need(!c.qat, "without qat, whose grids are those of the whole model", "qat=null");
+  need(c.ema_decay == 0, "without ema_decay, which keeps all parameters", "ema_decay=0");
+}
+
 void CheckLoss(const TrainConfig& c, const Origin& origin) {
   if (!c.loss) return;
   const auto need = [&](bool good, const char* key, const char* rule) {
@@ -132,6 +144,7 @@ void CheckTrainConfig(TrainConfig& c, const Origin& origin) {
       c.base_format, "', embedding_format '", c.embedding_format, "'; try lora");
   CheckQat(c, origin);
   CheckOptimization(c, origin);
+  CheckBlocks(c, origin);
   CheckLoss(c, origin);
   CheckEnd(c, origin);
   if (c.learning_rate == 0) c.learning_rate = c.lora ? 2e-4 : 2e-5;

@@ -92,6 +92,8 @@ void VisitTrainFields(Config& c, Visit&& visit) {
         "regular expressions: parameters in whose name one is found are not trained");
   visit("trainable_layers", c.trainable_layers, NoRule{},
         "full fine-tuning of these layers alone, the rest frozen as it is stored; []: everything");
+  visit("block_coordinate", c.block_coordinate, NoRule{},
+        "full fine-tuning of the layers, some at a time in turn, an object; null: all at once");
   visit("neftune_noise_alpha", c.neftune_noise_alpha, RealRule{0, 1e4},
         "uniform noise on the embeddings of tokens; 0: none");
   visit("ema_decay", c.ema_decay, RealRule{0, 0.9999999},
@@ -242,6 +244,16 @@ void VisitDistillFields(Config& c, Visit&& visit) {
   visit("mix", c.mix, RealRule{0, 1},
         "share of the teacher's term in the loss, the rest is the data's");
   visit("temperature", c.temperature, RealRule{0.01, 100}, "of teacher and student; 1 with a file");
+}
+
+// Keys of "block_coordinate".
+template <class Config, class Visit>
+void VisitBlockFields(Config& c, Visit&& visit) {
+  visit("layers_per_block", c.layers_per_block, IntRule{1, 1 << 20},
+        "layers that are trained at the same time; what memory is taken for");
+  visit("switch_every", c.switch_every, IntRule{1}, "optimizer steps before the next block");
+  visit("order", c.order, WordRule{{"random", "ascending", "descending"}},
+        "of the blocks in a cycle; random: drawn anew in each");
 }
 
 // Keys of "loss", as in TRL.

@@ -55,8 +55,8 @@ int64_t IdleBytes(Transformer& model, bool pictures, bool sounds) {
   return bytes;
 }
 
-// Bytes of the frozen matrices: of all, or of the layers.
-int64_t MappedBytes(Transformer& model, bool layers_only) {
+// Bytes of the frozen matrices: of all, or of the layers, whose values take at least `width` bytes.
+int64_t MappedBytes(Transformer& model, bool layers_only, int64_t width = 0) {
   int64_t bytes = 0;
   const auto add = [&](const Weight& w) { bytes += FrozenBytes(w); };
   if (!layers_only) {
@@ -68,23 +68,34 @@ int64_t MappedBytes(Transformer& model, bool layers_only) {
   for (Layer& layer : model.layers) {
     for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
                             &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
-      if (l->w.rows() > 0) add(l->w);
+      if (l->w.rows() == 0 || l->w.param) continue;
+      bytes += std::max(FrozenBytes(l->w), l->w.rows() * l->w.cols() * width);
     }
   }
   return bytes;
 }
 
-// Whether every matrix of the layers is part of a mapped file.
-bool LiesInFile(Transformer& model) {
-  bool mapped = MappedBytes(model, true) > 0;
+// Parameters in a layer's matrices and norms.
+int64_t CountLayer(Layer& layer) {
+  int64_t count = 0;
+  ForEachParam(layer, [&](const Param& p) { count += p.value.size(); });
+  for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
+                          &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
+    if (!l->w.param) count += l->w.rows() * l->w.cols();
+  }
+  return count;
+}
+
+// Bytes of the layers' frozen matrices that are no part of a mapped file.
+int64_t OwnedBytes(Transformer& model) {
+  int64_t bytes = 0;
   for (Layer& layer : model.layers) {
     for (const Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj,
                             &layer.gate_proj, &layer.up_proj, &layer.down_proj}) {
-      if (l->w.rows() == 0 || l->w.param) continue;
-      mapped = mapped && LiesInFile(l->w);
+      if (l->w.rows() > 0 && !l->w.param && !LiesInFile(l->w)) bytes += FrozenBytes(l->w);
     }
   }
-  return mapped;
+  return bytes;
 }
 
 // Rows of media at the first tokens, without values; none that the model has no embedder for.
@@ -124,14 +135,17 @@ class Rehearsal {
     Transformer& model = loaded_.model;
     MemoryParts& parts = plan_.parts;
     parts.tables = Live();
-    if (config.lora) {
+    if (config.block_coordinate) {
+      StartWithBlocks();
+    } else if (config.lora) {
       AttachLora(model, *config.lora, 0);
     } else {
       MakeTrainable(model, config);
     }
-    parts.base = base_bytes_ = MappedBytes(model, false);
-    layer_bytes_ = MappedBytes(model, true);
-    streamable_ = LiesInFile(model);
+    parts.base = base_bytes_ = MappedBytes(model, false, left_width_);
+    layer_bytes_ = MappedBytes(model, true, left_width_);
+    owned_ = OwnedBytes(model);
+    streamable_ = layer_bytes_ > 0 && (owned_ == 0 || config.block_coordinate);
     layers_ = static_cast<int64_t>(model.layers.size());
     hidden_ = model.config.text.hidden_size;
     parts.program = kProgramBytes + model.config.text.vocab_size * kBytesPerWord;
@@ -145,9 +159,16 @@ class Rehearsal {
     for (const Param* p : params) parts.gradients += p->value.byte_size();
     optimizer_ = MakeRunOptimizer(params, config);
     if (config.ema_decay > 0) ema_.emplace(params, config.ema_decay);
+    if (more_ > 0) {  // states in the proportion of the lowest block
+      const double states = static_cast<double>(Live() - parts.tables - parts.adapter);
+      const double share = static_cast<double>(more_) / static_cast<double>(lowest_);
+      spares_.push_back(Tensor({static_cast<int64_t>(states * share)}, DType::kI8));
+      spares_.push_back(Tensor({more_}));  // gradients
+      parts.gradients += 4 * more_;
+    }
     // What an overfit_one_batch goes back to.
     if (config.overfit_one_batch > 0) start_.emplace(params, 0.5);
-    parts.optimizer = Live() - parts.tables - parts.adapter - parts.scales;
+    parts.optimizer = Live() - parts.tables - parts.adapter - parts.scales - 4 * more_;
     const bool from_base = config.distillation && config.distillation->teacher == "base";
     const bool referred = config.loss && config.loss->HasReference();
     const bool same = config.lora && config.lora->modules_to_save.empty();
@@ -203,10 +224,11 @@ class Rehearsal {
 
   int64_t layers() const { return layers_; }
   int64_t hidden() const { return hidden_; }
-  // Whether layers' weights are mapped as they are stored, so that their pages can be dropped.
+  // Whether layers' weights are mapped as they are stored, or will be, as blocks that were left, so
+  // that their pages can be dropped.
   bool streamable() const { return streamable_; }
   // What stays of the base if its layers are streamed: entering a layer drops both neighbours.
-  int64_t streamed() const { return base_bytes_ - layer_bytes_ + layer_bytes_ / layers_; }
+  int64_t streamed() const { return base_bytes_ - layer_bytes_ + owned_ + layer_bytes_ / layers_; }
 
  private:
   static int64_t Live() { return GetArenaStats().live_bytes; }
@@ -221,6 +243,29 @@ class Rehearsal {
     };
     // Not on this thread, whose runs are dry.
     return std::async(std::launch::async, survey).get();
+  }
+
+  // The step that takes most is one of the lowest block, above which all layers keep what their
+  // gradients need, with as many parameters as the largest block has. Blocks that were left are
+  // mapped in the type that they are saved in.
+  void StartWithBlocks() {
+    Transformer& model = loaded_.model;
+    const BlockSchedule schedule(*config_.block_coordinate,
+                                 static_cast<int64_t>(model.layers.size()), 0);
+    left_width_ = config_.save_dtype == "F32" ? 4 : 2;
+    int64_t largest = 0;
+    for (int64_t block = 0; block < schedule.blocks(); ++block) {
+      int64_t count = 0;
+      for (const int64_t i : schedule.Layers(block)) {
+        count += CountLayer(model.layers[static_cast<size_t>(i)]);
+      }
+      if (block == 0) lowest_ = count;
+      largest = std::max(largest, count);
+      plan_.blocks += left_width_ * count;
+    }
+    more_ = largest - lowest_;
+    MakeTrainable(model, config_, schedule.Layers(0));
+    if (more_ > 0) spares_.push_back(Tensor({more_}));  // values
   }
 
   // One micro-batch with the most media; the rows of the others of the step are there meanwhile.
@@ -266,8 +311,11 @@ class Rehearsal {
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<Ema> ema_, start_;
   StepOptions options_;
+  int64_t lowest_ = 0, more_ = 0;  // parameters of the lowest block; by which another has more
+  int64_t left_width_ = 0;         // bytes of a value in a block that was left
+  std::vector<Tensor> spares_;
   bool streamable_ = false;
-  int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0;
+  int64_t layers_ = 0, hidden_ = 0, base_bytes_ = 0, layer_bytes_ = 0, owned_ = 0;
 };
 
 StashForm FormOf(const TrainConfig& config) {
@@ -326,8 +374,11 @@ class Chooser {
     parts.activations = std::max<int64_t>(
         peak.arena - lasting - parts.gradients - parts.layer_inputs - parts.media, 0);
     parts.workspace = peak.scratch + Threads() * kPanelBytes;
-    // A checkpoint is written when no step runs: copies of the values, then the states twice.
-    const int64_t saving = lasting + std::max(parts.adapter, 2 * parts.optimizer);
+    // A checkpoint is written when no step runs: copies of the values, then the states, and where
+    // the weights move or are averaged the values once more, as a file in memory.
+    const bool values = !config_.lora || config_.ema_decay > 0;
+    const int64_t saving =
+        lasting + std::max(parts.adapter, parts.optimizer + (values ? parts.adapter : 0));
     plan.arena = std::max(peak.arena, saving);
     parts.evaluation = std::max<int64_t>(peak.evaluation - plan.arena, 0);
     plan.arena += parts.evaluation;
@@ -547,6 +598,7 @@ nlohmann::ordered_json PlanJson(const MemoryPlan& plan, const TrainConfig& confi
           {"limit", plan.limit},
           {"limit_from", plan.limit_from},
           {"disk", plan.disk},
+          {"blocks_on_disk", plan.blocks},
           {"tokens", plan.tokens},
           {"tokens_per_step", plan.tokens_per_step},
           {"media",
@@ -578,7 +630,10 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
       plan.policy.stream_base ? "mapped; a layer at a time and the embedding stay resident"
                               : "mapped, or in memory as the kernels read it; counts as resident");
   row("tables", p.tables, "norms and tables of the embedders, float32");
-  row("adapter", p.adapter, config.lora ? "float32" : "all parameters, float32");
+  row("adapter", p.adapter,
+      config.block_coordinate ? "the block that trains, float32"
+      : config.lora           ? "float32"
+                              : "parameters that train, float32");
   row("gradients", p.gradients, "float32");
   row("optimizer", p.optimizer, config.optim);
   if (p.scales > 0) row("scales", p.scales, "of fake quantization, kept or learned");
@@ -599,7 +654,12 @@ std::string PlanText(const MemoryPlan& plan, const TrainConfig& config) {
   row("total", p.total,
       StrCat("of ", Gigabytes(plan.limit), " (", plan.limit_from, "), for ", CountText(plan.tokens),
              " tokens"));
-  return text + "layers         " + PolicyText(plan, config) + "\n";
+  text += "layers         " + PolicyText(plan, config) + "\n";
+  if (plan.blocks > 0) {
+    text += StrCat("on disk        up to ", Gigabytes(plan.blocks),
+                   " of blocks that were left, in output_dir\n");
+  }
+  return text;
 }
 
 }  // namespace lapidary

@@ -20,7 +20,7 @@ namespace lapidary {
 struct MemoryParts {
   int64_t base = 0;          // mapped matrices (all of them count as resident, unless streamed)
   int64_t tables = 0;        // norms and tables of embedders, as float32
-  int64_t adapter = 0;       // values of the trainable parameters
+  int64_t adapter = 0;       // values of the trainable parameters (of the largest block)
   int64_t gradients = 0;     // of them
   int64_t scales = 0;        // of fake quantization, where they are kept or learned
   int64_t teacher = 0;       // the base once more, of a distillation while the weights move
@@ -40,12 +40,13 @@ struct MemoryPlan {
   int64_t tokens = 0;           // of a micro-batch, the most that the configuration allows
   int64_t tokens_per_step = 0;  // with accumulation
   int64_t disk = 0;             // bytes of layers' inputs on disk
-  int64_t arena = 0;            // tables to activations: what SetArenaBudget should be told
-  int64_t limit = 0;            // the most that the run may have
-  std::string limit_from;       // "memory_limit", "MemAvailable", ...
-  ActivationPolicy policy;      // its file not opened
-  bool checkpointing = true;    // false: gradient_checkpointing is off
-  MediaSurvey media;            // what the data have of pictures and sounds
+  int64_t blocks = 0;         // bytes of blocks that were left, on disk, of a block-coordinate run
+  int64_t arena = 0;          // tables to activations: what SetArenaBudget should be told
+  int64_t limit = 0;          // the most that the run may have
+  std::string limit_from;     // "memory_limit", "MemAvailable", ...
+  ActivationPolicy policy;    // its file not opened
+  bool checkpointing = true;  // false: gradient_checkpointing is off
+  MediaSurvey media;          // what the data have of pictures and sounds
 };
 
 // "9GB", "9.5 GB", "800MB" (decimal), "8GiB", "500MiB", a plain number of bytes. Throws Error

@@ -219,6 +219,10 @@ std::string Data(const Json& data) {
   return html;
 }
 
+// Text is escaped everywhere: these stand once.
+constexpr char kCardBegin[] = "<!-- run card -->\n";
+constexpr char kCardEnd[] = "<!-- end of run card -->\n";
+
 double LastValue(const Json& log, const char* key) {
   for (auto line = log.rbegin(); line != log.rend(); ++line) {
     if (line->contains(key) && (*line)[key].is_number()) return (*line)[key].get<double>();
@@ -265,16 +269,30 @@ std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary, c
   html +=
       "<h2>Run card</h2>\n<p>What is needed to make this run again; run_card.json holds the "
       "same.</p>\n" +
-      Table(card);
+      StrCat(kCardBegin, Table(card), kCardEnd);
   html += "<h2>Configuration</h2>\n<pre>" + HtmlText(TrainConfigText(config)) + "</pre>\n";
   return html + "</body></html>\n";
 }
 
+std::string WithRunCard(const std::string& html, const Json& card) {
+  const size_t begin = html.find(kCardBegin), end = html.find(kCardEnd);
+  if (begin == std::string::npos || end == std::string::npos || end < begin) return html;
+  return html.substr(0, begin) + kCardBegin + Table(card) + html.substr(end);
+}
+
 void WriteReport(const std::string& path, const TrainConfig& config, const TrainSummary& summary) {
-  const Json card = RunCard(config, summary);
+  Json card = RunCard(config, summary);
+  const std::string card_path =
+      (std::filesystem::path(path).parent_path() / "run_card.json").string();
+  if (std::filesystem::is_regular_file(card_path)) {
+    const Json before = Json::parse(ReadFile(card_path), nullptr, false);
+    if (before.is_object() && before.contains("exports") && before.contains("result") &&
+        before.at("result") == card.at("result")) {
+      card["exports"] = before.at("exports");
+    }
+  }
   WriteFile(path, ReportHtml(config, summary, card));
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  WriteFile((folder / "run_card.json").string(), card.dump(2) + "\n");
+  WriteFile(card_path, card.dump(2) + "\n");
 }
 
 }  // namespace lapidary

@@ -18,7 +18,12 @@ namespace lapidary {
 std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary,
                        const nlohmann::ordered_json& card);
 
-// Writes it, and run_card.json beside it. Throws Error if a file cannot be written.
+// The page with another run card: the same run, exported. A page without the section (of an earlier
+// version) comes back as it is.
+std::string WithRunCard(const std::string& html, const nlohmann::ordered_json& card);
+
+// Writes it, and run_card.json beside it, whose "exports" (train/export/record_export.h) stay if
+// the result is the same. Throws Error if a file cannot be written.
 void WriteReport(const std::string& path, const TrainConfig& config, const TrainSummary& summary);
 
 }  // namespace lapidary

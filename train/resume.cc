@@ -30,7 +30,7 @@ Json Callbacks(const TrainConfig& config, const RunState& state) {
 
 Json TrainerStateJson(const TrainConfig& config, const RunState& state) {
   const bool best = state.best_metric && state.best_step >= 0;
-  return {
+  Json json = {
       {"best_global_step", best ? Json(state.best_step) : Json()},
       {"best_metric", best ? Json(*state.best_metric) : Json()},
       {"best_model_checkpoint",
@@ -58,6 +58,8 @@ Json TrainerStateJson(const TrainConfig& config, const RunState& state) {
       {"lapidary_evaluations_since_best", state.evaluations_since_best},
       {"lapidary_recent_loss", state.recent_loss},
   };
+  if (state.block >= 0) json["lapidary_block"] = state.block;
+  return json;
 }
 
 // Keys whose values do not change the run.
@@ -235,12 +237,20 @@ RunState ReadCheckpoint(const std::string& folder, Optimizer& optimizer, Ema* em
   return state;
 }
 
+int64_t CheckpointBlock(const std::string& folder) {
+  const Json json = ParseOwn(folder + "/" + kStateText);
+  const auto it = json.find("lapidary_block");
+  return it != json.end() && it->is_number_integer() ? it->get<int64_t>() : -1;
+}
+
 std::vector<std::string> CheckResumable(const std::string& folder, const TrainConfig& config) {
   const Json then = ParseOwn(folder + "/" + kConfigFile);
   const Json now = TrainConfigJson(config), defaults = TrainConfigJson(TrainConfig());
   std::vector<std::string> warnings;
   for (const auto& [key, value] : now.items()) {
-    if (Contains(kFree, key)) continue;
+    // Blocks that were left are rounded to it.
+    const bool rounds = key == "save_dtype" && config.block_coordinate;
+    if (Contains(kFree, key) && !rounds) continue;
     const Json before = then.contains(key) ? then.at(key) : defaults.at(key);
     if (before == value) continue;
     const std::string text = StrCat(folder, ": '", key, "' must be as in the run, ", before.dump(),

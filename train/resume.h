@@ -29,6 +29,7 @@ struct RunState {
   std::optional<double> best_metric;  // of metric_for_best_model
   int64_t best_step = -1;             // where it was measured
   int64_t evaluations_since_best = 0;
+  int64_t block = -1;             // that is trained, of a block-coordinate run
   double recent_loss = 0;         // mean of the last steps' losses, decaying by a tenth a step
   nlohmann::ordered_json cursor;  // of the loader
   nlohmann::ordered_json log = nlohmann::ordered_json::array();  // log_history
@@ -53,6 +54,9 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
 // are not the optimizer's.
 RunState ReadCheckpoint(const std::string& folder, Optimizer& optimizer, Ema* ema = nullptr,
                         Transformer* model = nullptr, const QatRecord* qat = nullptr);
+
+// The block that a checkpoint of a block-coordinate run trains; -1: of no such run.
+int64_t CheckpointBlock(const std::string& folder);
 
 // Compares the configuration of a checkpoint with the one to go on with. Throws Error naming a key
 // that would make it another run (data order, adapter, precision); returns a warning for each key

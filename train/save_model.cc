@@ -68,6 +68,11 @@ void AppendTensor(SafetensorsWriter& writer, const Source& source, bool bf16) {
       values.resize(static_cast<size_t>(count * view.cols));
       DequantizeRows(view, row, count, values.data());
       Append(writer, values.data(), count * view.cols, bf16);
+      // A pass over a large base must stay small in memory.
+      if (view.data && view.layout == WeightLayout::kRows) {
+        DropMappedPages(static_cast<const uint8_t*>(view.data) + row * view.row_bytes,
+                        static_cast<uint64_t>(count * view.row_bytes));
+      }
     }
   } else {
     Append(writer, &source.scalar, 1, bf16);
@@ -104,6 +109,22 @@ void SaveModelFolder(Transformer& model, const std::string& folder, const std::s
     if (std::filesystem::is_regular_file(from)) WriteFile(folder + "/" + name, ReadFile(from));
   }
   WriteFile(folder + "/config.json", model.config.json);
+}
+
+void SaveParams(const std::vector<Param*>& params, const std::string& path,
+                const std::string& dtype) {
+  std::map<std::string, const Param*> by_name;
+  std::vector<TensorSpec> specs;
+  for (const Param* param : params) {
+    const Shape& shape = param->value.shape();
+    specs.push_back({param->name, dtype, {shape.dims, shape.dims + shape.rank}});
+    by_name[param->name] = param;
+  }
+  SafetensorsWriter writer(path, specs);
+  for (const TensorSpec& spec : writer.order()) {
+    AppendTensor(writer, {.param = by_name.at(spec.name)}, dtype == "BF16");
+  }
+  writer.Commit();
 }
 
 }  // namespace lapidary

@@ -3,6 +3,7 @@
 #define LAPIDARY_TRAIN_SAVE_MODEL_H_
 
 #include <string>
+#include <vector>
 
 #include "model/transformer.h"
 
@@ -15,6 +16,11 @@ namespace lapidary {
 // values on the grid. Throws Error if something cannot be written.
 void SaveModelFolder(Transformer& model, const std::string& folder, const std::string& dtype,
                      const std::string& source, bool projected = false);
+
+// Writes parameters, by their names, into one safetensors file of `dtype`. Throws Error if it
+// cannot be written.
+void SaveParams(const std::vector<Param*>& params, const std::string& path,
+                const std::string& dtype);
 
 }  // namespace lapidary
 

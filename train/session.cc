@@ -175,7 +175,9 @@ void Session::OpenModel(const OutputFolder& output) {
   warnings.insert(warnings.end(), bundle.warnings.begin(), bundle.warnings.end());
   bundle.RequireTokenizer();
   Transformer& model = bundle.model;
-  if (!config.lora) {
+  if (config.block_coordinate) {
+    blocks = std::make_unique<LayerBlocks>(config, &model, output.resume());
+  } else if (!config.lora) {
     MakeTrainable(model, config);
   } else if (output.resume()) {
     adapter = LoadAdapter(model, output.resume()->folder, /*trainable=*/true);
@@ -222,6 +224,13 @@ void Session::OpenReference() {
 }
 
 void Session::PrepareStep(int64_t step) {
+  if (blocks && blocks->Due(step)) {
+    optimizer.reset();
+    params.clear();
+    blocks->Enter(step);
+    params = ChooseParams(bundle.model, config);
+    optimizer = MakeRunOptimizer(params, config);
+  }
   if (!config.qat) return;
   const int64_t start = config.qat->start_step;
   SetQatActive(bundle.model, step >= start);
@@ -306,6 +315,15 @@ void Session::PlanSteps() {
                 std::ceil(config.warmup_ratio * static_cast<double>(schedule.total_steps)));
   CheckSchedule(schedule);
   state.max_steps = schedule.total_steps;
+  if (blocks) {
+    const std::vector<bool> visited = blocks->schedule().Visited(schedule.total_steps);
+    const auto count = std::count(visited.begin(), visited.end(), true);
+    if (count < blocks->schedule().blocks()) {
+      warnings.push_back(StrCat("block_coordinate: the run's ", schedule.total_steps,
+                                " steps train ", count, " of ", blocks->schedule().blocks(),
+                                " blocks; try a smaller switch_every"));
+    }
+  }
   source = std::make_unique<StepSource>(*loader, config.gradient_accumulation_steps);
 }
 

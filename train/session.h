@@ -17,6 +17,7 @@
 #include "train/config.h"
 #include "train/ema.h"
 #include "train/evaluate.h"
+#include "train/layer_blocks.h"
 #include "train/output_folder.h"
 #include "train/plan.h"
 #include "train/preference.h"
@@ -72,6 +73,7 @@ struct Session {
   Bundle bundle;
   std::optional<AdapterConfig> adapter;       // none: full fine-tuning
   std::optional<QatRecord> qat;               // fake quantization, if any
+  std::unique_ptr<LayerBlocks> blocks;        // of a block-coordinate run
   std::vector<Param*> params;                 // trainable
   std::shared_ptr<const Dataset> train_data;  // null where dataset.train is a prepared file
   std::shared_ptr<const Dataset> eval_data;   // null without dataset.eval
@@ -94,7 +96,8 @@ struct Session {
   int64_t CountParameters() const;
   // "data: a.jsonl (messages, 120 records), ...; held out b.jsonl (messages, 10 records)".
   std::string DataLine() const;
-  // Fake quantization as the step after `step` steps wants it: on or off, scales measured.
+  // What the step after `step` steps wants: its block of layers, with an optimizer of its own; fake
+  // quantization on or off, scales measured.
   void PrepareStep(int64_t step);
   // As an evaluation wants it; `final`: no step follows.
   void PrepareEvaluation(bool final);

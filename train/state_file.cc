@@ -2,6 +2,7 @@
 
 #include <hdf5.h>
 
+#include <cstring>
 #include <vector>
 
 #include "autograd/base/file.h"
@@ -32,14 +33,17 @@ void Check(bool good, const std::string& where, const char* what) {
 
 void Quiet() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
-// A file in memory: new, or with the given bytes.
-hid_t MemoryAccess(const std::string& where, const std::string* bytes) {
+// A new file in memory.
+hid_t MemoryAccess(const std::string& where) {
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   Check(access >= 0 && H5Pset_fapl_core(access, size_t{1} << 20, false) >= 0, where, "memory");
-  if (bytes) {
-    Check(H5Pset_file_image(access, const_cast<char*>(bytes->data()), bytes->size()) >= 0, where,
-          "memory");
-  }
+  return access;
+}
+
+// A file that is only read: also where locks are not to be had.
+hid_t ReadAccess(const std::string& where) {
+  const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  Check(access >= 0 && H5Pset_file_locking(access, false, true) >= 0, where, "memory");
   return access;
 }
 
@@ -147,9 +151,8 @@ herr_t CollectName(hid_t, const char* name, const H5L_info_t*, void* names) {
 
 void WriteStateFile(const std::string& path, const StateFile& state) {
   Quiet();
-  std::vector<char> image;
   {
-    const Handle access(MemoryAccess(path, nullptr), H5Pclose, path, "memory");
+    const Handle access(MemoryAccess(path), H5Pclose, path, "memory");
     const Handle file(H5Fcreate("state", H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose, path,
                       "memory");
     for (const auto& [name, tensor] : state.tensors) {
@@ -180,21 +183,25 @@ void WriteStateFile(const std::string& path, const StateFile& state) {
       WriteDataset(file, path, name, type, type, scalar, padded.data());
     }
     Check(H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0, path, "memory");
+    // Straight from the driver's memory: the states of a large model are there once more as it is.
     const ssize_t bytes = H5Fget_file_image(file, nullptr, 0);
-    Check(bytes > 0, path, "memory");
-    image.resize(static_cast<size_t>(bytes));
-    Check(H5Fget_file_image(file, image.data(), image.size()) == bytes, path, "memory");
+    void* memory = nullptr;
+    Check(bytes > 0 && H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) >= 0 && memory, path,
+          "memory");
+    WriteFile(path, std::string_view(*static_cast<const char* const*>(memory),
+                                     static_cast<size_t>(bytes)));
   }
-  WriteFile(path, std::string_view(image.data(), image.size()));
 }
 
 StateFile ReadStateFile(const std::string& path) {
   Quiet();
-  const std::string bytes = ReadFile(path, uint64_t{1} << 42);
-  LAPIDARY_CHECK(bytes.size() > 8 && bytes.compare(0, 8, "\x89HDF\r\n\x1a\n") == 0, path,
-                 ": must be an HDF5 file; got another signature");
-  const Handle access(MemoryAccess(path, &bytes), H5Pclose, path, "memory");
-  const Handle file(H5Fopen("state", H5F_ACC_RDONLY, access), H5Fclose, path, "its header");
+  {
+    const auto bytes = MappedFile::Open(path);
+    LAPIDARY_CHECK(bytes->size() > 8 && std::memcmp(bytes->data(), "\x89HDF\r\n\x1a\n", 8) == 0,
+                   path, ": must be an HDF5 file; got another signature");
+  }
+  const Handle access(ReadAccess(path), H5Pclose, path, "memory");
+  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, path, "its header");
   std::vector<std::string> names;
   Check(H5Literate(file, H5_INDEX_NAME, H5_ITER_INC, nullptr, CollectName, &names) >= 0, path,
         "the list of names");

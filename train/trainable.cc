@@ -3,6 +3,7 @@
 #include <regex>
 
 #include "autograd/base/error.h"
+#include "autograd/base/file.h"
 
 namespace lapidary {
 namespace {
@@ -40,7 +41,14 @@ class Patterns {
   std::vector<Pattern> patterns_;
 };
 
-// Whether `name` lies in one of the layers; true without a list.
+Patterns GroupPatterns(const TrainConfig& config) {
+  std::vector<std::string> texts;
+  for (const ParamGroup& group : config.param_groups) texts.push_back(group.pattern);
+  return Patterns(texts, "param_groups");
+}
+
+}  // namespace
+
 bool InLayers(const std::vector<int64_t>& layers, const std::string& name) {
   if (layers.empty()) return true;
   for (const int64_t layer : layers) {
@@ -49,19 +57,46 @@ bool InLayers(const std::vector<int64_t>& layers, const std::string& name) {
   return false;
 }
 
-}  // namespace
+std::function<bool(const std::string&)> NotFrozen(const TrainConfig& config) {
+  const auto frozen = std::make_shared<Patterns>(config.freeze, "freeze");
+  return [frozen](const std::string& name) { return frozen->Find(name) < 0; };
+}
+
+void CheckGroupPatterns(Transformer& model, const TrainConfig& config) {
+  Patterns groups = GroupPatterns(config);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const std::vector<int64_t> layer = {static_cast<int64_t>(i)};
+    ForEachLinear(model, [&](Linear& l) {
+      if (InLayers(layer, l.w.name)) groups.Find(l.w.name);
+    });
+    ForEachParam(model.layers[i], [&](Param& p) { groups.Find(p.name); });
+  }
+  groups.CheckAllUsed();
+}
 
 void MakeTrainable(Transformer& model, const TrainConfig& config) {
-  for (const int64_t layer : config.trainable_layers) {
+  MakeTrainable(model, config, config.trainable_layers);
+}
+
+void MakeTrainable(Transformer& model, const TrainConfig& config,
+                   const std::vector<int64_t>& layers) {
+  for (const int64_t layer : layers) {
     LAPIDARY_CHECK(layer < static_cast<int64_t>(model.layers.size()),
                    "trainable_layers: must be below ", model.layers.size(), "; got ", layer);
   }
   Patterns frozen(config.freeze, "freeze");
   const auto wanted = [&](const std::string& name) {
-    return frozen.Find(name) < 0 && InLayers(config.trainable_layers, name);
+    return frozen.Find(name) < 0 && InLayers(layers, name);
   };
   const auto weight = [&](Weight& w) {
-    if (wanted(w.name)) w.MakeTrainable();
+    if (!wanted(w.name)) return;
+    const std::shared_ptr<const void> owner = w.param ? nullptr : w.owner;
+    const WeightView frozen_view = w.view;
+    w.MakeTrainable();
+    if (owner) {
+      DropMappedPages(frozen_view.data,
+                      static_cast<uint64_t>(frozen_view.rows * frozen_view.row_bytes));
+    }
   };
   weight(model.embed_tokens);
   if (model.lm_head) weight(*model.lm_head);
@@ -100,9 +135,7 @@ OptimizerOptions OptimizerOptionsOf(const TrainConfig& config) {
 std::unique_ptr<Optimizer> MakeRunOptimizer(const std::vector<Param*>& params,
                                             const TrainConfig& config) {
   std::unique_ptr<Optimizer> optimizer = MakeOptimizer(params, OptimizerOptionsOf(config));
-  std::vector<std::string> texts;
-  for (const ParamGroup& group : config.param_groups) texts.push_back(group.pattern);
-  Patterns groups(texts, "param_groups");
+  Patterns groups = GroupPatterns(config);
   for (OptimizerSlot& slot : optimizer->slots()) {
     const std::string& name = slot.param->name;
     // PEFT's create_loraplus_optimizer: lora_B, and what has one axis.
@@ -116,7 +149,7 @@ std::unique_ptr<Optimizer> MakeRunOptimizer(const std::vector<Param*>& params,
     if (group.learning_rate) slot.learning_rate = *group.learning_rate / config.learning_rate;
     if (group.weight_decay) slot.weight_decay = *group.weight_decay;
   }
-  groups.CheckAllUsed();
+  if (!config.block_coordinate) groups.CheckAllUsed();
   return optimizer;
 }
 

@@ -170,7 +170,9 @@ class Run {
       if (hooks_.on_step) hooks_.on_step(state.step, result.loss);
       const bool last = state.step == session_.total_steps();
       if (Due(config_.logging_steps, state.step) || last) {
-        Log(LogLine(state, result, learning_rate));
+        Json line = LogLine(state, result, learning_rate);
+        if (session_.blocks) line["block"] = session_.blocks->block();
+        Log(line);
         state.pending = Json::object();
       }
       bool best = false;
@@ -337,7 +339,8 @@ class Run {
   }
 
   int64_t Save() {
-    const RunState& state = session_.state;
+    RunState& state = session_.state;
+    if (session_.blocks) state.block = session_.blocks->block();
     TrimArena();  // what steps use and a checkpoint does not
     output_.AddCheckpoint(
         state.step,

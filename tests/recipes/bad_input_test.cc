@@ -5,10 +5,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -503,6 +505,51 @@ TEST_F(BadInput, DiskFull) {
   for (const auto& entry : fs::recursive_directory_iterator(*shop_ / "out")) {
     EXPECT_EQ(entry.path().string().find("tmp-"), std::string::npos) << entry.path();
   }
+}
+
+// The disk is full in the middle of a run's second checkpoint: the first stays whole, and the run
+// goes on from it once there is room.
+TEST_F(BadInput, DiskFullInTheMiddleOfACheckpoint) {
+  const auto lines = [](const std::string& text) {
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  const Words half = Train({"max_steps=4", "save_steps=2", "lr_scheduler_type=constant"});
+  ASSERT_EQ(shop_->Run(half).code, 0);
+  const std::string want = ReadFile(*shop_ / "out/adapter_model.safetensors");
+  fs::remove_all(*shop_ / "out");
+
+  Words two = Train({"max_steps=2", "save_steps=2", "lr_scheduler_type=constant"});
+  ASSERT_EQ(shop_->Run(two).code, 0);
+  const auto contents = [&] {
+    std::map<std::string, std::string> all;
+    for (const auto& entry : fs::directory_iterator(*shop_ / "out/checkpoint-2")) {
+      all[entry.path().filename().string()] = ReadFile(entry.path().string());
+    }
+    return all;
+  };
+  const auto before = contents();
+  ASSERT_GE(before.size(), 5u);
+  Words on = half;
+  on.push_back("--resume");
+  for (const uint64_t limit : {uint64_t{3000}, uint64_t{20000}}) {
+    HowToRun full;
+    full.file_limit = limit;
+    const Finished run = shop_->Run(on, full);
+    EXPECT_EQ(run.code, 2);
+    const size_t error = run.err.find("error: ");
+    ASSERT_NE(error, std::string::npos) << run.err;
+    const std::string said = run.err.substr(error);
+    EXPECT_EQ(lines(said), 1) << said;
+    EXPECT_NE(said.find("got File too large"), std::string::npos) << said;
+    EXPECT_TRUE(contents() == before);
+    EXPECT_FALSE(fs::exists(*shop_ / "out/checkpoint-4"));
+    for (const auto& entry : fs::recursive_directory_iterator(*shop_ / "out")) {
+      EXPECT_EQ(entry.path().string().find("tmp-"), std::string::npos) << entry.path();
+    }
+  }
+  const Finished run = shop_->Run(on);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(ReadFile(*shop_ / "out/adapter_model.safetensors"), want);
 }
 
 }  // namespace

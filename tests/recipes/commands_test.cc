@@ -65,18 +65,22 @@ TEST(Commands, HelpNamesEveryOption) {
                 "--compare",       "--tolerance",   "--group",
                 "--bootstrap",     "--seed",        "--out",
                 "--html",          "exit code",     "example"}},
-      {"generate",
-       {"--model", "--adapter", "--prompt", "--system", "--messages", "--record", "--image",
-        "--audio", "--video", "--max-new-tokens", "--greedy", "--temperature", "--top-k", "--top-p",
-        "--min-p", "--repetition-penalty", "--json-output", "--json-schema", "--data", "--out",
-        "--num-samples", "--limit", "--seed", "--think", "--raw", "--image-resize", "--json"}},
+      {"generate", {"--model",       "--adapter",        "--prompt", "--system",
+                    "--messages",    "--record",         "--image",  "--audio",
+                    "--video",       "--max-new-tokens", "--greedy", "--temperature",
+                    "--top-k",       "--top-p",          "--min-p",  "--repetition-penalty",
+                    "--json-output", "--json-schema",    "--data",   "--out",
+                    "--num-samples", "--limit",          "--seed",   "--think",
+                    "--raw",         "--image-resize",   "--json"}},
       {"chat",
-       {"--model", "--adapter", "--system", "--tools", "--think", "--max-new-tokens", "--greedy",
-        "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--seed",
-        "/image", "/audio", "/video", "/adapter", "/system", "/think", "/reset", "/save", "/help"}},
+       {"--model",  "--adapter",     "--system", "--tools", "--think",  "--max-new-tokens",
+        "--greedy", "--temperature", "--top-k",  "--top-p", "--min-p",  "--repetition-penalty",
+        "--seed",   "/image",        "/audio",   "/video",  "/adapter", "/system",
+        "/think",   "/reset",        "/save",    "/help"}},
       {"serve",
-       {"--model", "--name", "--adapter", "--host", "--port", "--api-key-file", "--add-bos", "--max-context",
-        "--max-new-tokens", "--max-request-mb", "--max-waiting", "--quiet", "/v1/completions"}},
+       {"--model", "--name", "--adapter", "--host", "--port", "--api-key-file", "--add-bos",
+        "--max-context", "--max-new-tokens", "--max-request-mb", "--max-waiting", "--quiet",
+        "/v1/completions"}},
       {"export", {"--model",       "--adapter",   "--out",       "--overwrite",
                   "--json",        "safetensors", "peft",        "gguf:f32",
                   "gguf:bf16",     "gguf:q8_0",   "gguf:q4_0",   "compressed-tensors",
@@ -320,6 +324,64 @@ TEST(Commands, SavedLogitsHaveTheShapesOfTheTokens) {
     EXPECT_EQ(tensor.shape, (TensorShape{lengths.at(tensor.name), 2048}));
     EXPECT_EQ(tensor.dtype, "F32");
     for (const float value : tensor.ReadAll()) ASSERT_TRUE(std::isfinite(value));
+  }
+}
+
+// The hashes of what was exported stand in the run card of the run, and on its page.
+TEST(Commands, ExportsAreNotedInTheRunCard) {
+  Works({"train", "lora.json", "--set", "output_dir=noted", "--set", "max_steps=2", "--quiet"});
+  const auto card = [] { return json::parse(ReadFile(Shop() / "noted/run_card.json")); };
+  const auto page = [] { return ReadFile(Shop() / "noted/report.html"); };
+  EXPECT_FALSE(card().contains("exports"));
+  Words words = {"export",
+                 "--model",
+                 "base",
+                 "--adapter",
+                 "noted",
+                 "--out",
+                 "gguf:q8_0=noted.gguf",
+                 "--out",
+                 "safetensors=noted-merged"};
+  const Finished first = Shop().Run(words);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_NE(first.err.find("noted in noted/run_card.json"), std::string::npos) << first.err;
+  json exports = card().at("exports");
+  int weights = 0;
+  for (const json& file : exports) {
+    const std::string path = file.at("path");
+    EXPECT_EQ(file.at("sha256"), Sha256Hex(ReadFile(Shop() / path))) << path;
+    EXPECT_EQ(file.at("bytes"), std::filesystem::file_size(Shop() / path)) << path;
+    EXPECT_NE(page().find(file.at("sha256").get<std::string>()), std::string::npos) << path;
+    weights += path == "noted.gguf" || path.find("model.safetensors") != std::string::npos;
+  }
+  EXPECT_EQ(weights, 2) << exports.dump(1);
+  // Once more to one of the paths, from a checkpoint: the entry is replaced, the others stay.
+  const Finished again = Shop().Run({"export", "--model", "base", "--adapter", "noted/checkpoint-2",
+                                     "--out", "gguf:f32=noted.gguf", "--overwrite"});
+  ASSERT_EQ(again.code, 0) << again.err;
+  int found = 0;
+  const json after = card();
+  for (const json& file : after.at("exports")) {
+    if (file.at("path") != "noted.gguf") continue;
+    ++found;
+    EXPECT_EQ(file.at("format"), "gguf:f32");
+    EXPECT_EQ(file.at("of"), "checkpoint-2");
+    EXPECT_EQ(file.at("sha256"), Sha256Hex(ReadFile(Shop() / "noted.gguf")));
+  }
+  EXPECT_EQ(found, 1);
+  EXPECT_EQ(card().at("exports").size(), exports.size());
+  // A run that goes on without a step has the same result, and keeps them.
+  Works({"train", "lora.json", "--set", "output_dir=noted", "--set", "max_steps=2", "--quiet",
+         "--resume"});
+  EXPECT_EQ(card().at("exports").size(), exports.size());
+  // A card that is none, or a disk that takes no more, is said and harms nothing.
+  for (const char* broken : {"[]", "{", "{\"exports\": 3}"}) {
+    WriteFile(Shop() / "noted/run_card.json", broken);
+    const Finished run = Shop().Run({"export", "--model", "base", "--adapter", "noted", "--out",
+                                     "gguf:f32=noted.gguf", "--overwrite"});
+    EXPECT_EQ(run.code, 0) << run.err;
+    EXPECT_NE(run.err.find("not noted in the run card: noted/run_card.json"), std::string::npos)
+        << run.err;
   }
 }
 

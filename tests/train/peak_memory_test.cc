@@ -248,6 +248,25 @@ TEST_F(PeakMemory, IsAsPlannedOnAGridWithATeacher) {
   EXPECT_FALSE(Agree(Total(plan) - teacher, peak));
 }
 
+// One of the four layers at a time as float32, one after the other; the checkpoint included.
+TEST_F(PeakMemory, IsAsPlannedBlockByBlock) {
+  std::string lines;
+  for (int i = 0; i < 8; ++i) lines += ReadFile(*shop_ / "long.jsonl");
+  WriteFile(*shop_ / "eight.jsonl", lines);
+  std::vector<std::string> set = {"lora=null", "max_steps=8",
+                                  "block_coordinate={\"switch_every\": 2}"};
+  set.push_back("memory_limit=" + Least("eight.jsonl", set));
+  const Json plan = Plan("eight.jsonl", set);
+  EXPECT_EQ(plan["base_streamed"], true);
+  EXPECT_GT(plan["blocks_on_disk"].get<int64_t>(), 100 << 20);
+  const int64_t peak = Peak("eight.jsonl", set);
+  ExpectAgree(plan, peak);
+  EXPECT_LE(Total(plan), plan["limit"].get<int64_t>());
+  // Without the states, or with another layer's, it would be noticed.
+  EXPECT_FALSE(Agree(Total(plan) - plan["memory"]["optimizer"].get<int64_t>(), peak));
+  EXPECT_FALSE(Agree(Total(plan) + plan["memory"]["optimizer"].get<int64_t>(), peak));
+}
+
 TEST_F(PeakMemory, IsAsPlannedWhereEvaluationTakesMore) {
   // Eight held-out records at once against one in training, whose layers keep little.
   std::string lines;

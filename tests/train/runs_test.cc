@@ -407,7 +407,10 @@ TEST(Recipes, RunOnTheTinyModel) {
     TrainConfig config = LoadTrainConfig(entry.path().string(), {});
     if (!config.eval_files.empty()) set.push_back("dataset.eval=" + DataFor(recipe));
     if (!config.replay_files.empty()) set.push_back("dataset.replay=" + Out("train.jsonl"));
-    if (!config.trainable_layers.empty()) set.push_back("trainable_layers=[1]");
+    if (config.block_coordinate) {
+      set.insert(set.end(),
+                 {"block_coordinate.layers_per_block=1", "block_coordinate.switch_every=1"});
+    }
     if (recipe == "audio_transcription") {
       set[2] = Json{{"path", DataFor(recipe)}, {"prompt", "Transcribe."}}.dump();
       set[2] = "dataset.train=" + set[2];
@@ -429,7 +432,7 @@ TEST(Recipes, FitWhatTheyPromise) {
     options.hollow = true;
     MakeModel(MakeModelConfig("12b", 48), base, options, [](int64_t, int64_t) {});
   })));
-  for (const char* recipe : {"layer_slice", "preference"}) {
+  for (const char* recipe : {"full_blocks", "preference"}) {
     const int status = tiny::Fork([&] {
       const TrainConfig config = LoadTrainConfig(
           StrCat(LAPIDARY_SOURCE_DIR "/recipes/configs/", recipe, ".json"),
