@@ -86,6 +86,19 @@ TokenLogprobs LogprobsOf(const float* logits, int64_t n, int32_t id, int64_t top
   return found;
 }
 
+// Thrown out of a pass that is not to go on.
+struct Interrupted {};
+
+// The cache as it was before a pass that was broken off, in which some layers had seen more. False:
+// keys that were wanted are forgotten already.
+bool Rewind(KvCache* cache) {
+  for (const AttentionCache& layer : cache->layers) {
+    if (layer.first() > cache->length) return false;
+  }
+  cache->Truncate(cache->length);
+  return true;
+}
+
 // One generation: what goes through its passes.
 class Run {
  public:
@@ -97,6 +110,7 @@ class Run {
     forward_.image_mask = options.image_mask;
     forward_.activations = options.activations;
     forward_.cache = cache;
+    if (options.go_on) forward_.observer = &ask_;
     forward_.last_only = true;
   }
 
@@ -111,6 +125,7 @@ class Run {
     forward_.last_only = true;
     Tensor last;
     for (int64_t begin = 0; begin < piece.size(); begin += kRows) {
+      if (options_.go_on) Ask();
       const int64_t rows = std::min(kRows, piece.size() - begin);
       const Tensor logits =
           Logits(hidden.Rows(begin, rows), model_.head().Current(), softcap_, options_.compute);
@@ -171,9 +186,14 @@ class Run {
   }
 
  private:
+  void Ask() const {
+    if (!options_.go_on()) throw Interrupted();
+  }
+
   Transformer& model_;
   const GenerateOptions& options_;
   const float softcap_;
+  const LinearObserver ask_ = [this](std::span<Linear* const>, const Tensor&) { Ask(); };
   ForwardOptions forward_;
 };
 
@@ -201,26 +221,34 @@ GenerateResult Generate(Transformer& model, const ModelInput& prompt,
     result.reused = cache.length;
   }
   Run run(model, options, &cache);
-  Tensor logits = run.Prefill(prompt);
-  if (prefixes) prefixes->Put(cache.Snapshot(), tokens, options.compute, options.image_mask);
-  result.prefill_seconds = Seconds(start);
-  const Clock::time_point decode = Clock::now();
-  std::vector<int32_t> seen = prompt.ids;
-  while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens) {
-    const int32_t id = run.Choose(logits, seen, static_cast<int64_t>(result.ids.size()));
-    result.ids.push_back(id);
-    seen.push_back(id);
-    tokens.push_back({id, 0, 0});
-    result.stopped =
-        std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
-    if ((on_token && !on_token(id)) || result.stopped) break;
-    if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;
-    ModelInput next;
-    next.ids = {id};
-    logits = run.Pass(next, true);
+  Clock::time_point decode = start;
+  try {
+    Tensor logits = run.Prefill(prompt);
+    decode = Clock::now();
+    if (prefixes) prefixes->Put(cache.Snapshot(), tokens, options.compute, options.image_mask);
+    std::vector<int32_t> seen = prompt.ids;
+    while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens) {
+      const int32_t id = run.Choose(logits, seen, static_cast<int64_t>(result.ids.size()));
+      result.ids.push_back(id);
+      seen.push_back(id);
+      tokens.push_back({id, 0, 0});
+      result.stopped =
+          std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
+      if ((on_token && !on_token(id)) || result.stopped) break;
+      if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;
+      ModelInput next;
+      next.ids = {id};
+      logits = run.Pass(next, true);
+    }
+  } catch (const Interrupted&) {
+    result.interrupted = true;
   }
-  result.decode_seconds = Seconds(decode);
-  if (prefixes)
+  const bool prefilled = decode != start;
+  result.prefill_seconds =
+      prefilled ? std::chrono::duration<double>(decode - start).count() : Seconds(start);
+  if (prefilled) result.decode_seconds = Seconds(decode);
+  const bool kept = !result.interrupted || (Rewind(&cache) && cache.length > 0);
+  if (prefixes && kept)
     prefixes->Put(std::move(cache), std::move(tokens), options.compute, options.image_mask);
   return result;
 }

@@ -51,6 +51,9 @@ struct GenerateOptions {
   // top_logprobs likeliest, handed over before the first new token. Nothing cached is used then.
   bool score_prompt = false;
   std::function<void(const std::vector<TokenLogprobs>&)> on_prompt_logprobs;
+  // Asked before every matrix of every pass, by the thread that generates; false ends the
+  // generation there. Empty: it is never asked.
+  std::function<bool()> go_on;
   int64_t prefill_chunk = 1024;  // tokens at a time; never splits an image; does not change bits
   const ActivationPolicy* activations = nullptr;  // asked whether the base is streamed; null: no
   Compute compute = Compute::kBfloat16;
@@ -60,6 +63,7 @@ struct GenerateOptions {
 struct GenerateResult {
   std::vector<int32_t> ids;  // new tokens, the stop id included
   bool stopped = false;      // by a stop id
+  bool interrupted = false;  // by go_on
   int64_t reused = 0;        // tokens of the prompt that the prefix cache held
   double prefill_seconds = 0, decode_seconds = 0;
 };

@@ -38,7 +38,7 @@ constexpr char kHelp[] =
     "/reset                start anew\n"
     "/save FILE            the conversation as a line of a data set\n"
     "/help                 this page\n"
-    "Ctrl-C ends an answer, Ctrl-D or /quit the program.\n";
+    "Ctrl-C ends an answer or a question, Ctrl-D or /quit the program.\n";
 
 std::atomic<bool> interrupted{false};
 void Interrupt(int) { interrupted = true; }
@@ -170,15 +170,21 @@ class Chat {
     }
     front_ = behind_ = Json::array();
     messages_.push_back({{"role", "user"}, {"content", std::move(content)}});
+    bool answered = false;
     try {
-      Answer();
+      interrupted = false;
+      answered = Answer();
     } catch (...) {
       messages_.erase(messages_.size() - 1);
       throw;
     }
+    if (answered) return;
+    messages_.erase(messages_.size() - 1);
+    screen_.Note("interrupted before the answer began; the question is forgotten");
   }
 
-  void Answer() {
+  // False if it was broken off before its first token.
+  bool Answer() {
     const ModelInput prompt = engine_.PromptOfRow(Row(), "chat", think_);
     AnswerReader reader(engine_.tokenizer(), prompt.ids);
     std::string content, thought;
@@ -194,19 +200,21 @@ class Chat {
                {"function", {{"name", piece.call.name}, {"arguments", piece.call.arguments}}}});
       }
     };
-    interrupted = false;
+    options_.go_on = [] { return !interrupted; };
     options_.sample = answers_++;  // the same question again is another draw
     const std::vector<int32_t>& stops = options_.stop_ids;
-    engine_.Run(prompt, options_, [&](int32_t id) {
+    const GenerateResult result = engine_.Run(prompt, options_, [&](int32_t id) {
       if (std::find(stops.begin(), stops.end(), id) == stops.end()) take(reader.Push(id));
       return !interrupted;
     });
+    if (result.ids.empty()) return false;
     take(reader.Finish());
     screen_.End();
     Json message = {{"role", "assistant"}, {"content", content}};
     if (!thought.empty()) message["reasoning_content"] = thought;
     if (!calls.empty()) message["tool_calls"] = calls;
     messages_.push_back(std::move(message));
+    return true;
   }
 
   Engine& engine_;

@@ -50,11 +50,15 @@ class Api {
   // Sends one event of a stream; false: nobody listens any more.
   using Emit = std::function<bool(const Json&)>;
 
+  // Whether whoever asked still waits; asked before every matrix of the model.
+  using Listens = std::function<bool()>;
+
   // One request, checked and ready. Run computes the answer: streams give their events to `emit`
-  // and return nothing, others return the reply.
+  // and return nothing, others return the reply, null if nobody waits for it any more or after
+  // Cancel. `listens` may be empty, and `emit` if it is no stream.
   struct Call {
     bool stream = false;
-    std::function<Json(const Emit& emit)> run;
+    std::function<Json(const Emit& emit, const Listens& listens)> run;
   };
 
   // `engine` must outlive this.

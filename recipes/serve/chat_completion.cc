@@ -71,7 +71,8 @@ class ChatRun {
         adapter_(std::move(adapter)),
         id_(api.NewId("chatcmpl-")) {}
 
-  Json operator()(const Api::Emit& emit) {
+  Json operator()(const Api::Emit& emit, const Api::Listens& listens) {
+    go_on_ = [&] { return !api_.cancelled() && (!listens || listens()); };
     api_.engine_.UseAdapter(adapter_);
     usage_.prompt = request_.prompt.size();
     const bool stream = request_.common.stream;
@@ -177,6 +178,7 @@ class ChatRun {
     std::unique_ptr<TokenConstraint> constraint;
     if (request_.grammar) constraint = api_.engine_.Constrain(*request_.grammar);
     options.constraint = constraint.get();
+    options.go_on = go_on_;
     TokenLogprobs last;
     options.on_logprobs = [&](const TokenLogprobs& scores) { last = scores; };
     Send(choice, {{"role", "assistant"}, {"content", ""}});
@@ -195,8 +197,10 @@ class ChatRun {
         choice.scores.push_back(std::move(token));
       }
       for (const AnswerPiece& piece : pieces) Add(choice, piece, stop);
-      return !gone_ && !stop.stopped() && !api_.cancelled();
+      return !gone_ && !stop.stopped();
     });
+    if (result.interrupted) gone_ = true;
+    if (gone_) return;
     usage_.cached += result.reused;
     for (const AnswerPiece& piece : reader.Finish()) Add(choice, piece, stop);
     if (!stop.stopped()) AddContent(choice, stop.Finish());
@@ -210,6 +214,7 @@ class ChatRun {
   const ChatRequest request_;
   const std::string adapter_, id_;
   Usage usage_;
+  std::function<bool()> go_on_;
   bool gone_ = false;
 };
 
@@ -243,7 +248,7 @@ Api::Call Api::Chat(const std::string& body) {
   Call call;
   call.stream = request.common.stream;
   auto run = std::make_shared<ChatRun>(*this, std::move(request), adapter);
-  call.run = [run](const Emit& emit) { return (*run)(emit); };
+  call.run = [run](const Emit& emit, const Listens& listens) { return (*run)(emit, listens); };
   return call;
 }
 

@@ -111,7 +111,8 @@ class CompletionRun {
         adapter_(std::move(adapter)),
         id_(api.NewId("cmpl-")) {}
 
-  Json operator()(const Api::Emit& emit) {
+  Json operator()(const Api::Emit& emit, const Api::Listens& listens) {
+    go_on_ = [&] { return !api_.cancelled() && (!listens || listens()); };
     api_.engine_.UseAdapter(adapter_);
     Json choices = Json::array();
     int64_t index = 0;
@@ -168,6 +169,7 @@ class CompletionRun {
       }
       fresh.clear();
     };
+    options.go_on = go_on_;
     TokenLogprobs last;
     options.on_logprobs = [&](const TokenLogprobs& scores) { last = scores; };
     if (request_.echo) {
@@ -186,8 +188,10 @@ class CompletionRun {
       if (std::find(stops.begin(), stops.end(), id) == stops.end())
         fresh += stop.Push(decoder.Push(id));
       send(nullptr);
-      return !gone_ && !stop.stopped() && !api_.cancelled();
+      return !gone_ && !stop.stopped();
     });
+    if (result.interrupted) gone_ = true;
+    if (gone_) return {};
     usage_.cached += result.reused;
     fresh += stop.Push(decoder.Finish());
     if (!stop.stopped()) fresh += stop.Finish();
@@ -203,6 +207,7 @@ class CompletionRun {
   const CompletionRequest request_;
   const std::string adapter_, id_;
   Usage usage_;
+  std::function<bool()> go_on_;
   bool gone_ = false;  // whoever asked
 };
 
@@ -234,7 +239,7 @@ Api::Call Api::Completion(const std::string& body) {
   Call call;
   call.stream = request.common.stream;
   auto run = std::make_shared<CompletionRun>(*this, std::move(request), adapter);
-  call.run = [run](const Emit& emit) { return (*run)(emit); };
+  call.run = [run](const Emit& emit, const Listens& listens) { return (*run)(emit, listens); };
   return call;
 }
 

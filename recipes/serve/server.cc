@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "autograd/base/error.h"
+#include "recipes/serve/connection.h"
 #include "recipes/serve/work_queue.h"
 
 namespace lapidary {
@@ -12,7 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kThreads = 72;  // a thread a request, most of them waiting
+constexpr int kClientGone = 499;  // as nginx logs it; nobody reads it
+constexpr size_t kThreads = 72;   // a thread a request, most of them waiting
 
 std::string Text(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -28,6 +30,11 @@ ApiError Busy() {
                   "server: requests are served one after another; got too many at once; "
                   "try again later",
                   "overloaded", "server_error");
+}
+
+ApiError Ending() {
+  return ApiError(503, "", "server: must go on to answer; got its end; try again once it runs",
+                  "stopping", "server_error");
 }
 
 // Whatever went wrong, as an ApiError.
@@ -62,7 +69,7 @@ struct Server::State {
   void SetUp();
   void Serve(const httplib::Request& req, httplib::Response& res,
              Api::Call (Api::*read)(const std::string&));
-  void Stream(std::shared_ptr<Api::Call> call, httplib::Response& res);
+  void Stream(std::shared_ptr<Api::Call> call, Connection connection, httplib::Response& res);
   bool Refused(const httplib::Request& req, httplib::Response& res) const;
 };
 
@@ -90,39 +97,48 @@ bool Server::State::Refused(const httplib::Request& req, httplib::Response& res)
 }
 
 // Events as server-sent events, [DONE] at the end. What fails after the first byte is an event.
-void Server::State::Stream(std::shared_ptr<Api::Call> call, httplib::Response& res) {
+void Server::State::Stream(std::shared_ptr<Api::Call> call, Connection connection,
+                           httplib::Response& res) {
   res.set_header("Cache-Control", "no-store");
-  res.set_chunked_content_provider(
-      "text/event-stream", [this, call](size_t, httplib::DataSink& sink) {
-        const auto write = [&](const std::string& text) {
-          return sink.write(text.data(), text.size());
-        };
-        const auto emit = [&](const Json& event) {
-          return sink.is_writable() && write("data: " + Text(event) + "\n\n");
-        };
-        try {
-          if (!queue.Run([&] { call->run(emit); })) throw Busy();
-        } catch (...) {
-          emit(ErrorJson(AsApiError(std::current_exception())));
-        }
-        write("data: [DONE]\n\n");
-        sink.done();
-        return true;
-      });
+  res.set_chunked_content_provider("text/event-stream", [this, call, connection, &res](
+                                                            size_t, httplib::DataSink& sink) {
+    const auto write = [&](const std::string& text) {
+      return sink.write(text.data(), text.size());
+    };
+    const auto emit = [&](const Json& event) {
+      return sink.is_writable() && write("data: " + Text(event) + "\n\n");
+    };
+    try {
+      const bool done = queue.Run([&] { call->run(emit, [&] { return !connection.closed(); }); });
+      if (!done) throw Busy();
+      if (api.cancelled()) throw Ending();
+    } catch (...) {
+      emit(ErrorJson(AsApiError(std::current_exception())));
+    }
+    write("data: [DONE]\n\n");
+    sink.done();
+    if (connection.closed()) res.status = kClientGone;  // for the log
+    return true;
+  });
 }
 
 void Server::State::Serve(const httplib::Request& req, httplib::Response& res,
                           Api::Call (Api::*read)(const std::string&)) {
   try {
     auto call = std::make_shared<Api::Call>();
+    const Connection connection(req.remote_addr, req.remote_port);
     Json reply;
     const bool done = queue.Run([&] {
+      if (connection.closed()) return;  // gone while it waited
       *call = (api.*read)(req.body);
-      if (!call->stream) reply = call->run({});
+      if (!call->stream) reply = call->run({}, [&] { return !connection.closed(); });
     });
     if (!done) throw Busy();
     if (call->stream) {
-      Stream(std::move(call), res);
+      Stream(std::move(call), connection, res);
+    } else if (reply.is_null()) {
+      if (!connection.closed()) throw Ending();
+      res.status = kClientGone;
     } else {
       Set(res, 200, reply);
     }

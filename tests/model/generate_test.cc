@@ -130,6 +130,42 @@ TEST(Generate, PrefixCacheDoesNotChangeTokens) {
   }
 }
 
+// Broken off before any matrix of any pass: what was written stands, and what the cache keeps does not
+// change the tokens that come later.
+TEST(Generate, InterruptedAnywhere) {
+  Prompts golden = ReadPrompts();
+  GenerateOptions options;
+  options.max_new_tokens = 6;
+  options.prefill_chunk = 5;
+  options.stop_ids.clear();
+  options.score_prompt = false;
+  for (ModelInput prompt : golden.inputs) {
+    prompt.document_starts.clear();
+    int64_t asked = 0;
+    options.go_on = [&] { return ++asked > 0; };
+    const std::vector<int32_t> want = Generate(golden.model, prompt, options, {}).ids;
+    const int64_t all = asked;
+    ASSERT_GT(all, 6 * static_cast<int64_t>(golden.model.layers.size()));
+    PrefixCache cache;
+    for (int64_t end = 1; end <= all; end += 1 + all / 20) {
+      asked = 0;
+      options.go_on = [&] { return ++asked < end; };
+      std::vector<int32_t> heard;
+      const auto hear = [&](int32_t id) {
+        heard.push_back(id);
+        return true;
+      };
+      const GenerateResult cut = Generate(golden.model, prompt, options, hear, &cache);
+      EXPECT_TRUE(cut.interrupted || cut.reused > 0) << end;
+      EXPECT_EQ(cut.ids, heard);
+      EXPECT_LE(asked, end);
+      EXPECT_TRUE(std::equal(heard.begin(), heard.end(), want.begin())) << end;
+      options.go_on = nullptr;
+      if (end % 2) EXPECT_EQ(Generate(golden.model, prompt, options, {}, &cache).ids, want) << end;
+    }
+  }
+}
+
 // Another picture under the same ids is another prompt.
 TEST(Generate, PrefixCacheLooksAtPictures) {
   Prompts golden = ReadPrompts();

@@ -99,6 +99,18 @@ TEST(Chat, CtrlCEndsTheAnswerOnly) {
   EXPECT_EQ(json::parse(ReadFile(folder / "talk.jsonl"))["messages"].size(), 2u);
 }
 
+// While a long question is read: it is forgotten, and the next line is taken.
+TEST(Chat, CtrlCEndsTheQuestion) {
+  const Folder folder;
+  std::string question;
+  for (int i = 0; i < 60000; ++i) question += "stone ";
+  const Finished run = folder.Run({"chat", "--model", kModel, "--greedy", "--max-new-tokens", "4"},
+                                  question + "\n/save talk.jsonl\n", SIGINT);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_NE(run.err.find("the question is forgotten"), std::string::npos) << run.err;
+  EXPECT_EQ(json::parse(ReadFile(folder / "talk.jsonl"))["messages"].size(), 0u);
+}
+
 std::vector<json> Lines(const std::string& path) {
   std::istringstream in(ReadFile(path));
   std::vector<json> lines;

@@ -1,12 +1,19 @@
 // The OpenAI-compatible server in this process, asked by the HTTP library's own client; the parts
 // that take an answer apart; requests that are wrong.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/random.h"
 #include "data/chat_tools.h"
@@ -25,9 +32,9 @@ const std::string kGolden = LAPIDARY_SOURCE_DIR "/tests/golden/gguf";
 // A server over the small golden checkpoint and its adapter.
 class Running {
  public:
-  explicit Running(ServerOptions options = {}, bool add_bos = false)
+  explicit Running(ServerOptions options = {}, bool add_bos = false, int64_t max_context = 600)
       : engine_(OpenBundle(kGolden + "/hf"), SmallPictures()),
-        api_(WithAdapter(engine_), {"base", {"tuned"}, add_bos, 600, 20}) {
+        api_(WithAdapter(engine_), {"base", {"tuned"}, add_bos, max_context, 20}) {
     options.port = 0;
     server_ = std::make_unique<Server>(api_, std::move(options));
     thread_ = std::thread([this] { server_->Run(); });
@@ -76,6 +83,7 @@ class Running {
     return events;
   }
   Api& api() { return api_; }
+  int port() const { return server_->port(); }
 
  private:
   static EngineOptions SmallPictures() {
@@ -321,6 +329,119 @@ TEST(Serve, ManyAtOnce) {
   }
   for (std::thread& thread : threads) thread.join();
   for (int i = 0; i < 6; ++i) EXPECT_EQ(together[i], alone[i]) << i;
+}
+
+// A client that sends a request by hand, and may go away.
+class RawClient {
+ public:
+  RawClient(int port, const std::string& path, const std::string& body)
+      : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in to = {};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<uint16_t>(port));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+    const std::string text = "POST " + path +
+                             " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                             "Content-Length: " +
+                             std::to_string(body.size()) + "\r\n\r\n" + body;
+    for (size_t sent = 0; sent < text.size();) {
+      const ssize_t n = ::send(socket_, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+      if (n <= 0) throw Error("the server must take the request");
+      sent += static_cast<size_t>(n);
+    }
+  }
+  ~RawClient() { GoAway(); }
+  void GoAway() {
+    if (socket_ >= 0) ::close(socket_);
+    socket_ = -1;
+  }
+  // Until the first bytes of the reply are there.
+  void AwaitReply() const {
+    char byte = 0;
+    EXPECT_EQ(::recv(socket_, &byte, 1, MSG_PEEK), 1);
+  }
+
+ private:
+  int socket_;
+};
+
+// Lines of the log, waited for.
+class Log {
+ public:
+  void Add(const std::string& line) {
+    const std::lock_guard lock(mutex_);
+    lines_.push_back(line);
+    changed_.notify_all();
+  }
+  bool Await(const std::string& line) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(60), [&] {
+      return std::find(lines_.begin(), lines_.end(), line) != lines_.end();
+    });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::string> lines_;
+};
+
+// A prompt that takes a minute or more if it is read to its end.
+Json LongPrompt() {
+  Json ids = Json::array({2});
+  for (int i = 1; i < 150000; ++i) ids.push_back(100 + i % 100);
+  return {{"model", "base"}, {"prompt", std::move(ids)}, {"max_tokens", 1}};
+}
+
+int64_t Requests(const Running& running) {
+  httplib::Client client = running.Connect();
+  return Json::parse(client.Get("/health")->body)["requests"].get<int64_t>();
+}
+
+void AwaitRequests(const Running& running, int64_t count) {
+  for (int i = 0; i < 10000 && Requests(running) != count; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_EQ(Requests(running), count);
+}
+
+// Whoever goes away while the prompt is read, or while waiting, does not keep the next one waiting.
+TEST(Serve, ClientsThatGoAwayFreeTheServer) {
+  Log log;
+  ServerOptions options;
+  options.on_request = [&](const std::string& line) { log.Add(line); };
+  const Running running(options, false, 200000);
+  const std::string body = LongPrompt().dump();
+  Json streaming = LongPrompt();
+  streaming["stream"] = true;
+  RawClient first(running.port(), kText, body);
+  AwaitRequests(running, 1);
+  RawClient second(running.port(), kText, body);  // waits, and is gone when its turn comes
+  AwaitRequests(running, 2);
+  second.GoAway();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // into the first layers
+  const auto start = std::chrono::steady_clock::now();
+  first.GoAway();
+  EXPECT_TRUE(log.Await(std::string("POST ") + kText + " 499"));
+  AwaitRequests(running, 0);
+  EXPECT_EQ(running.Raw(kChat, Chat("x").dump()).first, 200);
+  RawClient third(running.port(), kText, streaming.dump());
+  third.AwaitReply();
+  third.GoAway();
+  EXPECT_EQ(running.Raw(kChat, Chat("y").dump()).first, 200);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+// The end of the server ends what is being read, too, and says so.
+TEST(Serve, StopInterruptsPrompts) {
+  Running running({}, false, 200000);
+  std::pair<int, std::string> reply;
+  std::thread client([&] { reply = running.Raw(kText, LongPrompt().dump()); });
+  AwaitRequests(running, 1);
+  running.api().Cancel();
+  client.join();
+  EXPECT_EQ(reply.first, 503) << reply.second;
+  EXPECT_NE(reply.second.find("\"stopping\""), std::string::npos) << reply.second;
 }
 
 struct Wrong {
