@@ -11,8 +11,16 @@ if ! command -v chromium >/dev/null; then
   DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends chromium >/dev/null
 fi
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server=
+trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
 cd "$work"
+
+# browse ADDRESS SCHEME: the page as the browser has it in the end. It finds this machine and no other.
+browse() {
+  chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files --user-data-dir="$work/profile" \
+    --host-resolver-rules='MAP * ~NOTFOUND, EXCLUDE 127.0.0.1' --virtual-time-budget=5000 \
+    --blink-settings=preferredColorScheme="$2" --dump-dom "$1" 2>browser.log
+}
 
 # check NAME PAGE SCHEME: prints what the browser measured, fails if the page does.
 check() {
@@ -34,9 +42,7 @@ document.getElementById('f').onload = function () {
       ' ink=' + w.getComputedStyle(d.body).color.replace(/ /g, '') + ' asked=' + asked.length + ' ' + asked.join(' ');
 };</script></body></html>
 END
-  dom=$(chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files --user-data-dir="$work/profile" \
-    --host-resolver-rules='MAP * ~NOTFOUND' --virtual-time-budget=5000 --blink-settings=preferredColorScheme="$scheme" \
-    --dump-dom "file://$work/frame.html" 2>browser.log)
+  dom=$(browse "file://$work/frame.html" "$scheme")
   result=$(sed -n 's/.*<pre id="result">\(.*\)<\/pre>.*/\1/p' <<<"$dom")
   echo "$name: $result"
   local width text asked
@@ -57,9 +63,27 @@ END
 "$program" data stats data/pretrain.train.jsonl --model base --html stats.html >/dev/null
 "$program" data inspect data/pretrain.train.jsonl --model base --html samples.html >/dev/null
 "$program" eval --compare base base --data data/pretrain.train.jsonl --limit 4 --html compared.html --quiet >/dev/null
+for i in $(seq 12); do
+  echo "{\"question\": \"Which stone is number $i, and why $(printf 'reallyreally%.0s' $(seq 30))?\", \"choices\": [\"amber\", \"basalt\"], \"answer\": $((i % 2)), \"subject\": \"a-subject-$((i % 3))\"}"
+done >quiz.jsonl
+"$program" eval --model base --task multiple_choice --data quiz.jsonl --html quiz.html --quiet >/dev/null
+"$program" eval --model base --data data/pretrain.train.jsonl --score wer --score rougeL --no-loss --max-new-tokens 4 --limit 6 \
+  --html scored.html --quiet >/dev/null
 run=a-run-whose-name-is-rather-long-because-people-do-that-in-earnest
+# What `watch --serve` shows, taken from it by the browser.
+for port in 18233 28233 38233 48233; do
+  "$program" watch $run --serve $port >served 2>served.err &
+  server=$!
+  for _ in $(seq 100); do
+    grep -qs http served && break 2
+    kill -0 $server 2>/dev/null || break
+    sleep 0.1
+  done
+done
+browse "http://127.0.0.1:$port/" 0 >watched.html
+kill $server
 failed=0
-for page in $run/report.html stats.html samples.html compared.html; do
+for page in $run/report.html stats.html samples.html compared.html quiz.html scored.html watched.html; do
   check "$page" "$page" 0 || { echo "FAILED: $page" >&2; failed=1; }
 done
 light=$(check "report, light" $run/report.html 1 | grep -o 'ink=[^ ]*')
