@@ -8,6 +8,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
 #include "autograd/kernels/gemm_driver.h"
+#include "autograd/step_grad.h"
 #include "autograd/weight_map.h"
 
 namespace lapidary {
@@ -253,6 +254,10 @@ void GemmGroupGrad(const float* x, const float* z, int64_t n, std::span<const Gr
     const GroupPartGrads& g = grads[j];
     if (!g.dy) continue;
     const bool low = p.rank > 0;
+    if (g.dsteps.data) {
+      LAPIDARY_CHECK(x, "GemmGroupGrad: gradients of steps need x; got none");
+      StepGrad(g.dy, x, n, p.w, g.dsteps.data, g.dsteps.add, compute);
+    }
     if (low && g.db.data) {
       LAPIDARY_CHECK(z, "GemmGroupGrad: dB needs z; got none");
       ScaledCopy(z + z_at, all_ranks, n, p.rank, p.scale, spare.data());

@@ -9,6 +9,7 @@
 // A part whose weight has a map with a correction of its own (autograd/weight_map.h) is the product
 // with that weight alone: its A and B are in W_eff already. Its gradients are those of a
 // straight-through estimator, the formulas above with dx = dy W_eff; no gradient of W is formed.
+// If the map learns, the gradient of its parameters is that of autograd/step_grad.h.
 //
 // Bits: those of the products of gemm.h called one after the other with `add`, s_j B_j and s_j z_j
 // formed in float32 first (tests/autograd/gemm_group_test.cc is that definition). So they depend
@@ -52,9 +53,10 @@ struct GroupTarget {
 struct GroupPartGrads {
   const float* dy = nullptr;  // [N, O_j]; null: no gradient, the part is left out
   GroupTarget da, db;         // ignored without dy or without rank
+  GroupTarget dsteps = {};    // [O_j, I / slope_block] of w's map; ignored without dy
 };
 
-// x may be null if no dA is wanted, z if no dB is.
+// x may be null if no dA and no steps are wanted, z if no dB is.
 void GemmGroupGrad(const float* x, const float* z, int64_t n, std::span<const GroupPart> parts,
                    std::span<const GroupPartGrads> grads, GroupTarget dx, Compute compute);
 

@@ -112,6 +112,15 @@ void AddLowRank(const float* a, int64_t a_stride, const float* b, int64_t rank, 
   LowRankPlain(a, a_stride, b, rank, scale, rows, cols, values, stride);
 }
 
+void SlopeColumns(const WeightView& w, int64_t row, int64_t count, int64_t begin, int64_t end,
+                  float* out, int64_t stride) {
+  WeightMap sloped = *w.map;
+  sloped.apply = sloped.slope;
+  WeightView view = w;
+  view.map = &sloped;
+  MappedColumns(view, row, count, begin, end, out, stride);
+}
+
 void MappedColumns(const WeightView& w, int64_t row, int64_t count, int64_t begin, int64_t end,
                    float* out, int64_t stride) {
   const WeightMap& map = *w.map;

@@ -30,6 +30,12 @@ struct WeightMap {
   void (*apply)(const void* context, int64_t row, int64_t begin, int64_t end,
                 float* values) noexcept = nullptr;
   const void* context = nullptr;
+  // Learned parameters of `apply`, one for every slope_block columns of a row (whole blocks, or all
+  // of the row): replaces values, the same that apply would get, by the derivative of what apply
+  // makes of each in its parameter (autograd/step_grad.h). Null: nothing is learned.
+  void (*slope)(const void* context, int64_t row, int64_t begin, int64_t end,
+                float* values) noexcept = nullptr;
+  int64_t slope_block = 0;
 };
 
 // The block that tiles of `w` begin and end with: of its format and its map.
@@ -39,6 +45,10 @@ int64_t TileBlock(const WeightView& w);
 // applied; rows of `out` are `stride` apart.
 void MappedColumns(const WeightView& w, int64_t row, int64_t count, int64_t begin, int64_t end,
                    float* out, int64_t stride);
+
+// The same with `slope` in the place of `apply`.
+void SlopeColumns(const WeightView& w, int64_t row, int64_t count, int64_t begin, int64_t end,
+                  float* out, int64_t stride);
 
 // values[rows, cols] += s B A as above; A's rows are `a_stride` apart, B's `rank`, those of values
 // `stride`.

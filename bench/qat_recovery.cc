@@ -1,23 +1,25 @@
 // How much of what quantization costs is won back by training on the grid. One command:
 //   bench_qat_recovery [--results FILE] [--text PATH ...] [--seeds 3] [--pretrain 700]
-//                      [--steps 250] [--grids q4_0,q3_k,int3_g32,mxfp4] [--arms ...] [--json]
+//                      [--steps 250] [--grids q4_0,int3_g32,mxfp4] [--arms ...] [--json]
 // A small model (4 layers, 256 wide) is pre-trained on text of this machine (by default the headers
-// of its C++ library), then taken on for the same steps, at the same rate, on the same data in
-// several ways:
+// of its C++ library), then taken on for the same steps, on the same data, in several ways:
 //   control    full fine-tuning in full precision
 //   rounded    the control, its matrices rounded to nearest (ggml's own bytes where it has the
 //              format)
+//   fitted     the control, rounded with scales of the least squared error; grids that learn
 //   data       QAT: full fine-tuning on the grid, from the same start as the control, on the data
 //   distilled  the same, the loss half the data's and half (--mix) the divergence from the control,
 //              the very model whose quality is to be kept
-//   learned    distilled, with learned scales (LSQ); grids that offer it
+//   learned    as data, with learned scales (LSQ); grids that learn
+//   both       distilled with learned scales; grids that learn
 // Held-out text, of files that are not trained on: perplexity, KL(control || arm), how often the
 // likeliest token is the control's. Share recovered of the loss:
 //   (rounded - QAT) / (rounded - control)
-// The matrices of the decoder layers are on the grid, embedding and norms are not. But in `learned`
-// scales follow the weights. Everything is a function of the seed; printed are all seeds, their
-// mean and spread. With --results every arm is written down when it is done, with the weights of
-// start and control beside the file (FILE.d), and a run that is stopped goes on from there.
+// Rates and mixes were chosen with --split validation, other files than those of the test, which is
+// what is printed by default. The matrices of the decoder layers are on the grid, embedding and
+// norms are not. Everything is a function of the seed; printed are all seeds, their mean and
+// spread. With --results every arm is written down when it is done, with the weights of start and
+// control beside the file (FILE.d), and a run that is stopped goes on from there.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -41,8 +43,8 @@
 #include "train/bundle.h"
 #include "train/distill.h"
 #include "train/make_model.h"
-#include "train/schedule.h"
 #include "train/optim/adamw.h"
+#include "train/schedule.h"
 #include "train/step.h"
 
 namespace lapidary {
@@ -52,10 +54,12 @@ namespace fs = std::filesystem;
 
 struct Args {
   std::vector<std::string> text = {"/usr/include/c++"};
-  std::string grids = "q4_0,q3_k,int3_g32,mxfp4", arms = "data,distilled,learned";
+  std::string grids = "q4_0,int3_g32,mxfp4", arms = "data,distilled,learned";
+  std::string split = "test";
   std::string results, folder;
-  int64_t seeds = 3, pretrain = 700, steps = 250, tokens = 1024, held_out = 48;
-  double pretrain_rate = 2e-3, rate = 3e-4, mix = 0.5;
+  std::string start_key, control_key;  // what they depend on
+  int64_t seeds = 3, pretrain = 700, steps = 250, tokens = 1024, held_out = 96;
+  double pretrain_rate = 2e-3, rate = 3e-4, qat_rate = 3e-4, mix = 0.5;
   bool json = false;
 };
 
@@ -66,6 +70,26 @@ std::vector<std::string> Split(const std::string& list) {
   std::stringstream in(list);
   for (std::string word; std::getline(in, word, ',');) words.push_back(word);
   return words;
+}
+
+// What is done to the start (or, untrained, to the control).
+struct Arm {
+  const char* name;
+  bool trains, distills, learns;
+  bool Suits(const Grid& grid) const { return !learns || grid.learns(); }
+};
+
+const Arm& ArmNamed(const std::string& name) {
+  static constexpr Arm kArms[] = {{"fitted", false, false, true},
+                                  {"data", true, false, false},
+                                  {"distilled", true, true, false},
+                                  {"learned", true, false, true},
+                                  {"both", true, true, true}};
+  for (const Arm& arm : kArms) {
+    if (arm.name == name) return arm;
+  }
+  throw Error(
+      StrCat("--arms: must be of fitted, data, distilled, learned, both; got '", name, "'"));
 }
 
 // What is done already: one line of JSON for each arm of a seed, "control" among them, under the
@@ -121,7 +145,8 @@ std::vector<std::string> TextFiles(const std::vector<std::string>& paths) {
   return files;
 }
 
-// Runs of kSequence + 1 tokens; every tenth file is held out.
+// Runs of kSequence + 1 tokens. Of ten files one is for validation, on which settings are chosen,
+// and one for the test, which is what is reported; nothing is trained on either.
 struct Corpus {
   std::vector<std::vector<int32_t>> train, held_out;
 };
@@ -135,7 +160,9 @@ Corpus ReadCorpus(const Args& args, const Tokenizer& tokenizer) {
     const std::string text = ReadFile(files[i], uint64_t{1} << 26);
     bytes += text.size();
     const std::vector<int32_t> ids = tokenizer.Encode(text);
-    auto& to = i % 10 == 7 ? corpus.held_out : corpus.train;
+    const bool validation = i % 10 == 3, test = i % 10 == 7;
+    if ((validation || test) && test != (args.split == "test")) continue;
+    auto& to = validation || test ? corpus.held_out : corpus.train;
     for (size_t at = 0; at + kSequence + 1 <= ids.size(); at += kSequence)
       to.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(at),
                       ids.begin() + static_cast<std::ptrdiff_t>(at + kSequence + 1));
@@ -288,12 +315,12 @@ class Recovery {
 
   // All arms, those that are missing computed.
   nlohmann::ordered_json Run() {
-    const Snapshot start = Stored("start", [&] {
+    const Snapshot start = Stored("start", args_.start_key, [&] {
       Say("pre-training");
       Train(0, args_.pretrain, args_.pretrain_rate, args_.pretrain / 10, nullptr);
     });
     Restore(bundle_.model, start);
-    const Snapshot control = Stored("control", [&] {
+    const Snapshot control = Stored("control", args_.control_key, [&] {
       Say("control");
       Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, nullptr);
     });
@@ -325,8 +352,8 @@ class Recovery {
         RoundToNearest(grid);
       });
       for (const std::string& which : Split(args_.arms)) {
-        if (which == "learned" && !grid.learns()) continue;
-        arm(which, [&] { TrainArm(which, name, start); });
+        if (!ArmNamed(which).Suits(grid)) continue;
+        arm(which, [&] { MakeArm(ArmNamed(which), name, start, control); });
         auto& figures = out[name][which];
         const double rounded = out[name]["rounded"]["loss"], kl = out[name]["rounded"]["kl"];
         figures["recovered"] = (rounded - figures["loss"].get<double>()) / (rounded - full.loss);
@@ -341,22 +368,24 @@ class Recovery {
     std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(seed_), what.c_str());
   }
 
-  void TrainArm(const std::string& which, const std::string& grid, const Snapshot& start) {
-    LAPIDARY_CHECK(which == "data" || which == "distilled" || which == "learned",
-                   "--arms: must be of data, distilled, learned; got ", which);
-    Restore(bundle_.model, start);
+  void MakeArm(const Arm& arm, const std::string& grid, const Snapshot& start,
+               const Snapshot& control) {
+    Restore(bundle_.model, arm.trains ? start : control);
     QatConfig qat;
     qat.format = grid;
-    if (which == "learned") qat.scales = "learned";
+    if (arm.learns) qat.scales = "learned";
     AttachQat(bundle_.model, ResolveQat(bundle_.model, qat));
+    if (!arm.trains) return;
     std::unique_ptr<DistillTeacher> teacher;
-    if (which != "data") teacher = TeacherFromModel({"base", args_.mix, 1}, &teacher_.model);
-    Train(args_.pretrain, args_.steps, args_.rate, args_.steps / 20, teacher.get());
+    if (arm.distills) teacher = TeacherFromModel({"base", args_.mix, 1}, &teacher_.model);
+    Train(args_.pretrain, args_.steps, args_.qat_rate, args_.steps / 20, teacher.get());
   }
 
   // The weights that `make` leaves, or those that an earlier run left.
-  Snapshot Stored(const std::string& name, const std::function<void()>& make) {
-    const std::string path = StrCat(args_.folder, "/seed-", seed_, "-", name, ".f32");
+  Snapshot Stored(const std::string& name, const std::string& key,
+                  const std::function<void()>& make) {
+    const std::string path =
+        StrCat(args_.folder, "/", name, "-", seed_, "-", Sha256Hex(key).substr(0, 12), ".f32");
     if (!results_.kept() || !fs::exists(path)) {
       make();
       Snapshot made = Save(bundle_.model);
@@ -397,8 +426,9 @@ class Recovery {
 };
 
 void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& runs) {
-  std::printf("%zu seeds, %lld steps of pre-training, %lld on, %s\n", runs.size(),
-              static_cast<long long>(args.pretrain), static_cast<long long>(args.steps),
+  std::printf("%zu seeds, %lld steps of pre-training, %lld on at %g, QAT at %g, %s split, %s\n",
+              runs.size(), static_cast<long long>(args.pretrain),
+              static_cast<long long>(args.steps), args.rate, args.qat_rate, args.split.c_str(),
               IsaName(ActiveIsa()));
   for (const auto& run : runs) {
     std::printf("seed %d: perplexity %.3f at the start, control %.3f\n", run["seed"].get<int>(),
@@ -438,13 +468,14 @@ void PrintTable(const Args& args, const std::vector<nlohmann::ordered_json>& run
 }
 
 int Run(Args args) {
-  // What start and control depend on, then what the arms do.
-  const std::string shared =
-      StrCat("pretrain ", args.pretrain, " at ", args.pretrain_rate, ", steps ", args.steps, " at ",
-             args.rate, ", tokens ", args.tokens, ", ", IsaName(ActiveIsa()));
-  Results results(args, StrCat(shared, ", mix ", args.mix, ", held out ", args.held_out));
+  args.start_key =
+      StrCat("text ", nlohmann::json(args.text).dump(), ", pretrain ", args.pretrain, " at ",
+             args.pretrain_rate, ", tokens ", args.tokens, ", ", IsaName(ActiveIsa()));
+  args.control_key = StrCat(args.start_key, ", steps ", args.steps, " at ", args.rate);
+  Results results(args, StrCat(args.control_key, ", qat at ", args.qat_rate, ", mix ", args.mix,
+                               ", ", args.split, " of ", args.held_out));
   const bool kept = results.kept();
-  args.folder = kept ? StrCat(args.results, ".d/", Sha256Hex(shared).substr(0, 12))
+  args.folder = kept ? args.results + ".d"
                      : (fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid())).string();
   std::vector<nlohmann::ordered_json> runs;
   for (int64_t seed = 1; seed <= args.seeds; ++seed)
@@ -468,13 +499,16 @@ int main(int argc, char** argv) {
   app.add_option("--text", args.text, "files or folders of text");
   app.add_option("--results", args.results, "JSON lines; what is there already is not run again");
   app.add_option("--grids", args.grids, "separated by commas");
-  app.add_option("--arms", args.arms, "of data, distilled, learned");
+  app.add_option("--arms", args.arms, "of fitted, data, distilled, learned, both");
+  app.add_option("--split", args.split, "the text that figures are of")
+      ->check(CLI::IsMember({"test", "validation"}));
   app.add_option("--seeds", args.seeds)->check(CLI::Range(1, 100));
   app.add_option("--pretrain", args.pretrain, "steps")->check(CLI::Range(10, 1000000));
   app.add_option("--steps", args.steps, "steps of every arm")->check(CLI::Range(10, 1000000));
   app.add_option("--tokens", args.tokens, "of a step")->check(CLI::Range(256, 1 << 20));
   app.add_option("--held-out", args.held_out, "runs of 256 tokens")->check(CLI::Range(8, 100000));
-  app.add_option("--rate", args.rate, "peak learning rate of the arms");
+  app.add_option("--rate", args.rate, "peak learning rate of the control");
+  app.add_option("--qat-rate", args.qat_rate, "peak learning rate of the other arms");
   app.add_option("--mix", args.mix, "share of the teacher's term")->check(CLI::Range(0.0, 1.0));
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);

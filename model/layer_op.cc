@@ -49,7 +49,9 @@ struct RunOfTokens {
 bool TrainsBeforeOutputs(Layer& layer) {
   bool trains = layer.input_layernorm.trainable || layer.q_norm.trainable || layer.k_norm.trainable;
   for (Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj}) {
-    if (l->w.rows() > 0) ForEachParam(*l, [&](const Param& p) { trains = trains || p.trainable; });
+    if (l->w.rows() == 0) continue;
+    ForEachParam(*l, [&](const Param& p) { trains = trains || p.trainable; });
+    trains = trains || l->w.StepsInProducts();
   }
   return trains;
 }
@@ -142,6 +144,9 @@ Var RunLayer(LayerPass pass, Var h) {
   const LayerPass& p = op.pass;
   ForEachParam(layer, [&](Param& param) {
     if (param.trainable) op.params.push_back(&param);
+  });
+  ForEachLinear(layer, [&](Linear& linear) {
+    if (Param* steps = linear.w.StepsInProducts()) op.params.push_back(steps);
   });
   const bool trains = !op.params.empty();
   const bool records = tape.ShouldRecord({&h, 1}, trains);

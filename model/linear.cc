@@ -15,6 +15,8 @@ FakeWeight::FakeWeight(const Grid& which, int64_t cols) : grid(&which) {
   const int64_t block = which.block();
   map.block = block > 0 ? block : 1;
   map.apply = Apply;
+  if (which.learns()) map.slope = Slope;
+  map.slope_block = block > 0 ? block : cols;
   map.context = this;
   row_scale_bytes_ = (block > 0 ? cols / block : 1) * which.scale_bytes();
 }
@@ -29,6 +31,15 @@ void FakeWeight::Apply(const void* self, int64_t row, int64_t begin, int64_t end
   }
   const int64_t first = grid.block() > 0 ? begin / grid.block() * grid.scale_bytes() : 0;
   grid.ProjectOn(fake.scale_row(row) + first, values, end - begin);
+}
+
+void FakeWeight::Slope(const void* self, int64_t row, int64_t begin, int64_t end,
+                       float* values) noexcept {
+  const FakeWeight& fake = *static_cast<const FakeWeight*>(self);
+  const Grid& grid = *fake.grid;
+  const int64_t first = grid.block() > 0 ? begin / grid.block() * grid.scale_bytes() : 0;
+  grid.StepSlope(fake.scale_row(row) + first, values, end - begin);
+  for (int64_t i = 0; i < end - begin; ++i) values[i] *= fake.log_gain;
 }
 
 WeightView Weight::Plain() const {
@@ -98,7 +109,9 @@ Var Rounded(std::span<Linear* const> linears, Var x, const LinearContext& contex
 
 AdaptedWeight Adapted(Linear& linear, Tape& tape, const LinearContext& context) {
   BindAdapter(linear);
-  AdaptedWeight w = {context.base_only ? linear.w.Plain() : linear.w.Current(), Var(), Var(), 1};
+  AdaptedWeight w = {.w = context.base_only ? linear.w.Plain() : linear.w.Current()};
+  if (Param* steps = context.base_only ? nullptr : linear.w.StepsInProducts())
+    w.steps = tape.Leaf(*steps);
   if (Lora* lora = context.base_only ? nullptr : linear.lora.get()) {
     w.a = tape.Leaf(lora->a);
     w.b = tape.Leaf(lora->b);
@@ -219,7 +232,7 @@ std::vector<Tensor> ForwardRows(std::span<const LinearRows> parts, const Tensor&
     WeightView view = linear.w.view;
     view.data = static_cast<const uint8_t*>(view.data) + part.first * view.row_bytes;
     view.rows = part.count;
-    weights.push_back({view, Var(), Var(), 1});
+    weights.push_back({.w = view});
     if (const Lora* lora = context.base_only ? nullptr : linear.lora.get()) {
       weights.back().a = tape.Constant(lora->a.value);
       weights.back().b = tape.Constant(lora->b.value.Rows(part.first, part.count));

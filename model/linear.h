@@ -29,11 +29,12 @@ struct FakeWeight {
   bool int8_input = false;  // its input is fake-quantized, int8 with a scale per token
   bool fixed = false;       // kept ones are never taken anew
   Tensor scales;            // kept: bytes [rows, row_scale_bytes()], the blocks of a row in order
-  // Learned scales (quant/fake_quant.h, StepGrad): step = that of `first` * exp(log_steps), rounded
-  // to `scales` by UpdateLearnedScales (model/qat.h). log_steps [rows, blocks of a row] is trained;
-  // the relative change makes one learning rate fit weights and steps alike.
+  // Learned scales (quant/fake_quant.h, StepSlope): step = that of `first` * exp(log_gain *
+  // log_steps), rounded to `scales` by UpdateLearnedScales (model/qat.h), which also sets log_gain.
+  // log_steps [rows, blocks of a row] is trained.
   std::unique_ptr<Param> log_steps;
   Tensor first;
+  float log_gain = 1;
   WeightMap map;
 
   FakeWeight(const Grid& which, int64_t cols);
@@ -49,6 +50,8 @@ struct FakeWeight {
 
  private:
   static void Apply(const void* self, int64_t row, int64_t begin, int64_t end,
+                    float* values) noexcept;
+  static void Slope(const void* self, int64_t row, int64_t begin, int64_t end,
                     float* values) noexcept;
   int64_t row_scale_bytes_ = 0;
 };
@@ -70,6 +73,11 @@ struct Weight {
   WeightView Plain() const;
   // The map of Current(); null: none.
   const WeightMap* Map() const { return fake && fake->on ? &fake->map : nullptr; }
+  // Learned steps whose gradient products form (of a weight that is trained whole it is formed from
+  // the weight's own, FormStepGradients); null: none.
+  Param* StepsInProducts() const {
+    return Map() && !param && fake->log_steps ? fake->log_steps.get() : nullptr;
+  }
   // Turns the frozen bytes into a trainable float32 Param.
   void MakeTrainable();
 };

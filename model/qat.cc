@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <regex>
 
 #include "autograd/base/dry_run.h"
@@ -21,7 +22,6 @@ namespace lapidary {
 namespace {
 
 constexpr char kNone[] = "none";
-constexpr char kLearnedSuffix[] = ".qat_log_step";
 
 void CheckGridName(const std::string& name, const std::string& where) {
   if (name != kNone) GetGrid(name, where);
@@ -116,16 +116,15 @@ bool CopyScales(Weight* weight) {
   return true;
 }
 
-// Makes the steps of a weight parameters, from the values that it has.
-void BeginLearning(Weight* weight) {
+// Makes the steps of a weight parameters, from the values that it has (of a frozen one without its
+// adapter). `linear`: whether it is a linear's.
+void BeginLearning(Weight* weight, bool linear) {
   FakeWeight& fake = *weight->fake;
-  LAPIDARY_CHECK(weight->param,
-                 "qat: scales \"learned\" must be of weights that are trained whole; "
-                 "got ",
-                 weight->name,
-                 ", which is frozen: a scale's gradient is made of its "
-                 "weights' own, which an adapter never forms; try lora: null, or scales \"follow\" "
-                 "or \"base\"");
+  LAPIDARY_CHECK(
+      weight->param || linear,
+      "qat: scales \"learned\" must not be of an embedding or a head that is frozen, for "
+      "their gradient would be a product with every word of the vocabulary; got ",
+      weight->name, "; try embedding_format \"\", or scales \"follow\" or \"base\"");
   const int64_t block = fake.grid->block();
   fake.log_steps = std::make_unique<Param>();
   fake.log_steps->name = weight->name + kLearnedSuffix;
@@ -136,6 +135,32 @@ void BeginLearning(Weight* weight) {
   if (!DryRun())
     std::memcpy(fake.first.data<uint8_t>(), fake.scales.data<uint8_t>(),
                 static_cast<size_t>(fake.scales.byte_size()));
+}
+
+// 1 / mean of high * step, of the steps that are not 0; 1 if there are none. Sums by rows, then the
+// rows in order.
+float GainOfRanges(const FakeWeight& fake) {
+  const Grid& grid = *fake.grid;
+  const int64_t rows = fake.first.shape()[0], bytes = grid.scale_bytes();
+  const int64_t blocks = fake.row_scale_bytes() / bytes;
+  std::vector<double> sums(static_cast<size_t>(rows));
+  std::vector<int64_t> counts(static_cast<size_t>(rows));
+  ParallelFor(
+      rows,
+      [&](Range r) {
+        for (int64_t row = r.begin; row < r.end; ++row) {
+          for (int64_t b = 0; b < blocks; ++b) {
+            const double step =
+                std::fabs(grid.Step(fake.first.data<uint8_t>() + (row * blocks + b) * bytes));
+            sums[static_cast<size_t>(row)] += step;
+            counts[static_cast<size_t>(row)] += step != 0;
+          }
+        }
+      },
+      std::max<int64_t>(1, 4096 / blocks));
+  const double sum = std::accumulate(sums.begin(), sums.end(), 0.0);
+  const auto count = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
+  return sum > 0 ? static_cast<float>(count / (sum * static_cast<double>(grid.high()))) : 1.0f;
 }
 
 }  // namespace
@@ -224,7 +249,7 @@ void AttachQat(Transformer& model, const QatRecord& record, const std::string& s
       weight.fake->AllocateScales(weight.rows());
       std::memcpy(weight.fake->scale_row(0), tensor.data, size);
     } else if (record.scales == "learned") {
-      BeginLearning(&weight);
+      BeginLearning(&weight, linear != nullptr);
     } else if (!CopyScales(&weight)) {
       TakeScales(&weight, /*fixed=*/true);
     }
@@ -271,11 +296,13 @@ void UpdateLearnedScales(Transformer& model) {
     const Grid& grid = *fake.grid;
     const int64_t bytes = grid.scale_bytes();
     const float* logs = fake.log_steps->value.data();
+    fake.log_gain = weight.param ? GainOfRanges(fake) : 1.0f;
     ParallelFor(
         fake.log_steps->value.size(),
         [&](Range r) {
           for (int64_t i = r.begin; i < r.end; ++i)
-            grid.StoreStep(grid.Step(fake.first.data<uint8_t>() + i * bytes) * std::exp(logs[i]),
+            grid.StoreStep(grid.Step(fake.first.data<uint8_t>() + i * bytes) *
+                               std::exp(fake.log_gain * logs[i]),
                            fake.scales.data<uint8_t>() + i * bytes);
         },
         4096);
@@ -285,12 +312,12 @@ void UpdateLearnedScales(Transformer& model) {
 void FormStepGradients(Transformer& model) {
   ForEachQatWeight(model, [&](Weight& weight, Linear*) {
     if (!weight.fake || !weight.fake->log_steps || !weight.fake->on) return;
-    if (!weight.param->grad.defined()) return;
+    if (!weight.param || !weight.param->grad.defined()) return;
     FakeWeight& fake = *weight.fake;
     const Grid& grid = *fake.grid;
     Tensor& dlogs = fake.log_steps->grad;
     dlogs = Tensor(fake.log_steps->value.shape());
-    const int64_t cols = weight.cols(), steps = dlogs.shape()[1], bytes = grid.scale_bytes();
+    const int64_t cols = weight.cols(), steps = dlogs.shape()[1];
     ParallelFor(
         weight.rows(),
         [&](Range r) {
@@ -298,8 +325,7 @@ void FormStepGradients(Transformer& model) {
             float* d = dlogs.data() + row * steps;
             grid.StepGrad(fake.scale_row(row), weight.param->value.data() + row * cols, cols,
                           weight.param->grad.data() + row * cols, d);
-            // d step / d log step = step.
-            for (int64_t b = 0; b < steps; ++b) d[b] *= grid.Step(fake.scale_row(row) + b * bytes);
+            for (int64_t b = 0; b < steps; ++b) d[b] *= fake.log_gain;
           }
         },
         std::max<int64_t>(1, 16384 / cols));

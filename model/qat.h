@@ -4,7 +4,10 @@
 // A fake-quantized Linear computes y = x Q(W + s B A)^T, or x Q(W)^T without an adapter, tile by
 // tile inside the product. The gradient goes straight through Q (Bengio et al. 2013,
 // arXiv:1308.3432): dx = dy Q(..), and A, B or W get what they would get without Q; with LoRA no
-// gradient of the whole matrix is ever formed.
+// gradient of the whole matrix is ever formed. Learned scales get theirs from block sums of it: of
+// a matrix that is trained whole from its gradient, in LoRA from tiles that are never stored
+// (autograd/step_grad.h). Clipped weights rest where they are trained whole; A and B get what they
+// would get without Q there, too.
 #ifndef LAPIDARY_MODEL_QAT_H_
 #define LAPIDARY_MODEL_QAT_H_
 
@@ -33,7 +36,7 @@ struct QatConfig {
   // "follow": of the values in every product. "base": taken once, of the base's values, and kept;
   // of a base in the grid's own format its very scales, of values that lie on a Q4_0 grid that
   // grid's. "learned": parameters of their own (LSQ, Esser et al. 2020, arXiv:1902.08153), begun at
-  // the least squared error; for weights that are trained whole, on grids that learn.
+  // the least squared error; on grids that learn, of linears and of what is trained whole.
   std::string scales = "follow";
   // Steps between measuring the scales of formats that do not follow for free: above 1 for every
   // grid, and always for scales of whole rows.
@@ -80,13 +83,17 @@ void SetQatActive(Transformer& model, bool active);
 void RefreshQatScales(Transformer& model);
 
 // Learned scales: their parameters, one a matrix, [rows, blocks of a row], names ending in
-// ".qat_log_step".
+// kLearnedSuffix. A step is  first * exp(gain * parameter). Of a matrix that is trained whole the
+// gain is 1 / (mean end of the range, high * first step): then the ends of the ranges move by about
+// the learning rate in an optimizer step, as the weights in them do. Of an adapted one, whose
+// weights stay near the base's, it is 1: a step changes by about the learning rate, relatively.
+inline constexpr char kLearnedSuffix[] = ".qat_log_step";
 std::vector<Param*> LearnedSteps(Transformer& model);
 // Rounds them to the scales that products see; before a step and before an evaluation.
 void UpdateLearnedScales(Transformer& model);
-// After the gradients of the weights are formed: those of the steps from them (Grid::StepGrad), and
-// the weights' own become 0 where a code is clipped. Nothing where fake quantization is off. No
-// second gradient of a matrix is held: block by block, in place.
+// After the gradients of the weights are formed: those of the steps of matrices that are trained
+// whole from them (Grid::StepGrad), and the weights' own become 0 where a code is clipped. Nothing
+// where fake quantization is off. No second gradient of a matrix is held: block by block, in place.
 void FormStepGradients(Transformer& model);
 
 // visit(name, bytes) for what a checkpoint must hold beside the parameters so that a run goes on

@@ -41,13 +41,16 @@ void ForEachParam(Transformer& model, Visit&& visit) {
 }
 
 template <class Visit>
-void ForEachLinear(Transformer& model, Visit&& visit) {
-  for (Layer& layer : model.layers) {
-    for (Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj,
-                      &layer.up_proj, &layer.down_proj}) {
-      if (l->w.rows() > 0) visit(*l);
-    }
+void ForEachLinear(Layer& layer, Visit&& visit) {
+  for (Linear* l : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj,
+                    &layer.up_proj, &layer.down_proj}) {
+    if (l->w.rows() > 0) visit(*l);
   }
+}
+
+template <class Visit>
+void ForEachLinear(Transformer& model, Visit&& visit) {
+  for (Layer& layer : model.layers) ForEachLinear(layer, visit);
   if (model.vision) {
     visit(model.vision->patch_dense);
     visit(model.vision->projection);

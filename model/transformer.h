@@ -100,6 +100,8 @@ void ForEachParam(Layer& layer, Visit&& visit);
 // Calls visit(Linear&) for every Linear, in catalog order.
 template <class Visit>
 void ForEachLinear(Transformer& model, Visit&& visit);
+template <class Visit>
+void ForEachLinear(Layer& layer, Visit&& visit);
 
 // Trainable parameters in catalog order.
 std::vector<Param*> TrainableParams(Transformer& model);

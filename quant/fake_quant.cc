@@ -214,6 +214,39 @@ class IntGrid final : public Grid {
   const ProjectFunction project_;
 };
 
+// Grid::StepSlope of one step.
+LAPIDARY_LANES void SlopeBody(float step, float low, float high, float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i] / step;
+    const float inside = ((v + 12582912.0f) - 12582912.0f) - v;
+    x[i] = step * (v < low ? low : v > high ? high : inside);
+  }
+}
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) void SlopeAvx512(float step,
+                                                                               float low,
+                                                                               float high, float* x,
+                                                                               int64_t n) {
+  SlopeBody(step, low, high, x, n);
+}
+__attribute__((target("avx2"))) void SlopeAvx2(float step, float low, float high, float* x,
+                                               int64_t n) {
+  SlopeBody(step, low, high, x, n);
+}
+#endif
+void Slope(float step, float low, float high, float* x, int64_t n) {
+  if (step == 0) {
+    std::fill_n(x, n, 0.0f);
+    return;
+  }
+#if defined(__x86_64__)
+  const Isa isa = ActiveIsa();
+  if (isa == Isa::kAvx2) return SlopeAvx2(step, low, high, x, n);
+  if (isa != Isa::kScalar) return SlopeAvx512(step, low, high, x, n);
+#endif
+  SlopeBody(step, low, high, x, n);
+}
+
 std::vector<const Grid*> MakeGrids() {
   std::vector<const Grid*> grids;
   const auto add_format = [&](const char* name, const char* rule = "ggml") {
@@ -264,24 +297,27 @@ void Grid::Fit(const float* values, int64_t n, uint8_t* scales) const {
   }
 }
 
-void Grid::StepGrad(const uint8_t* scales, const float* values, int64_t n, float* dvalues,
-                    float* dsteps) const {
+void Grid::StepSlope(const uint8_t* scales, float* values, int64_t n) const {
   const int64_t block = block_ > 0 ? block_ : n;
-  const double share = 1.0 / std::sqrt(static_cast<double>(block) * static_cast<double>(high_));
-  for (int64_t i = 0; i < n; i += block, scales += scale_bytes_, ++dsteps) {
+  for (int64_t i = 0; i < n; i += block, scales += scale_bytes_)
+    Slope(Step(scales), low_, high_, values + i, block);
+}
+
+void Grid::StepGrad(const uint8_t* scales, const float* values, int64_t n, float* dvalues,
+                    float* dlog) const {
+  const int64_t block = block_ > 0 ? block_ : n;
+  std::vector<float> slope(static_cast<size_t>(block));
+  for (int64_t i = 0; i < n; i += block, scales += scale_bytes_, ++dlog) {
     const float step = Step(scales);
+    std::copy_n(values + i, block, slope.data());
+    StepSlope(scales, slope.data(), block);
     double sum = 0;
-    for (int64_t k = i; step != 0 && k < i + block; ++k) {
-      const float v = values[k] / step;
-      if (v < low_ || v > high_) {
-        sum += static_cast<double>(dvalues[k]) * (v < low_ ? low_ : high_);
-        dvalues[k] = 0;
-      } else {
-        const float code = (v + 12582912.0f) - 12582912.0f;
-        sum += static_cast<double>(dvalues[k]) * (code - v);
-      }
+    for (int64_t k = i; k < i + block; ++k) {
+      sum += static_cast<double>(dvalues[k]) * slope[static_cast<size_t>(k - i)];
+      const float v = step != 0 ? values[k] / step : 0.0f;
+      if (v < low_ || v > high_) dvalues[k] = 0;
     }
-    *dsteps = static_cast<float>(sum * share);
+    *dlog = static_cast<float>(sum);
   }
 }
 

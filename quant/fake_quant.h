@@ -10,9 +10,9 @@
 //   int8_channel bf16(max|w| / 127.5) of the whole row    compressed-tensors, per channel
 //
 // Scales follow the values (Project), or are taken once and kept while the values move (Measure,
-// then ProjectOn, which takes the nearest code), or are learned like a weight (Fit, then StepGrad:
-// LSQ, Esser et al. 2020, arXiv:1902.08153). Everything is a pure function, row by row: any
-// thread, any order, same bits on every instruction set.
+// then ProjectOn, which takes the nearest code), or are learned like a weight (Fit, then StepSlope
+// or StepGrad: LSQ, Esser et al. 2020, arXiv:1902.08153). Everything is a pure function, row by
+// row: any thread, any order, same bits on every instruction set.
 #ifndef LAPIDARY_QUANT_FAKE_QUANT_H_
 #define LAPIDARY_QUANT_FAKE_QUANT_H_
 
@@ -66,15 +66,20 @@ class Grid {
   // Scales as Measure, then of 13 multiples 0.64, 0.68, ..., 1.12 of each step the one with the
   // least squared error of its block on the nearest codes (the first on ties). Grids that learn.
   void Fit(const float* values, int64_t n, uint8_t* scales) const;
-  // The gradients of  w' = s q(w / s), q = rne(clamp(v, low, high)), from dw' [n], which becomes
-  // dw:
-  //   dw = dw' where low <= w / s <= high, else 0
-  //   ds = sum over the block of dw' * (q(v) - v where low <= v <= high, else low or high),
-  //        times 1 / sqrt(block * high)                    (eqs. 3 and 5, and section 2.2, there)
-  // one float in `dsteps` for every block, sums in double in order. A step of 0 has no gradient,
-  // and dw = dw'. Grids that learn.
+  // The largest code of a grid that learns: step * high() is the end of the range.
+  float high() const { return high_; }
+  // Values w become  d w' / d log s  of  w' = s q(w / s), q = rne(clamp(v, low, high)):
+  //   s (q(v) - v) where low <= v <= high, else s low or s high                    (eq. 3 there)
+  // 0 where the step is 0. `n` as for ProjectOn. Grids that learn.
+  void StepSlope(const uint8_t* scales, float* values, int64_t n) const;
+  // The gradients of the same from dw' [n], which becomes dw:
+  //   dw = dw' where low <= w / s <= high, else 0                                  (eq. 5 there)
+  //   dlog = sum over the block of dw' * slope, one float for every block, sums in double in order
+  // The factor 1 / sqrt(block * high) of section 2.2 there, which balances plain gradient descent,
+  // is left out: steps are learned by their logarithm, with an optimizer that scales by itself. A
+  // step of 0 has no gradient, and dw = dw'. Grids that learn.
   void StepGrad(const uint8_t* scales, const float* values, int64_t n, float* dvalues,
-                float* dsteps) const;
+                float* dlog) const;
 
  protected:
   std::string name_;

@@ -24,11 +24,6 @@ void CheckQat(const TrainConfig& c, const Origin& origin) {
                    c.lora->lora_dropout);
     LAPIDARY_CHECK(!c.lora->use_dora, origin.Of("lora.use_dora"),
                    ": 'lora.use_dora' must be false with qat; got true");
-    LAPIDARY_CHECK(
-        c.qat->scales != "learned", origin.Of("qat.scales"),
-        ": 'qat.scales' must be follow or base with lora, for the gradient of a scale is "
-        "made of its weights' own, which an adapter never forms; got learned; try "
-        "lora=null");
     return;
   }
   if (c.save_dtype != "BF16") return;

@@ -227,7 +227,7 @@ void VisitQatFields(Config& c, Visit&& visit) {
   visit("embedding_format", c.embedding_format, TextRule{},
         "grid of the embedding and the head; \"\": not quantized");
   visit("scales", c.scales, WordRule{{"follow", "base", "learned"}},
-        "follow the weights, taken from the base once and kept, or learned (full fine-tuning)");
+        "follow the weights, taken from the base once and kept, or learned");
   visit("scale_refresh_steps", c.scale_refresh_steps, IntRule{1},
         "steps between measuring the scales; for grids that are slow to measure");
   visit("start_step", c.start_step, IntRule{0}, "steps before it train without fake quantization");

@@ -5,6 +5,7 @@
 
 #include "autograd/base/file.h"
 #include "model/adapt.h"
+#include "model/qat.h"
 #include "train/save_model.h"
 #include "train/state_file.h"
 
@@ -150,10 +151,10 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
       SaveModelFolder(model, folder, config.save_dtype, config.model_name_or_path,
                       qat && qat->projected);
     }
-  }
-  if (qat) {
-    WriteQatRecord(folder, *qat);
-    WriteQatScales(folder, model, *qat);
+    if (qat) {
+      WriteQatRecord(folder, *qat);
+      WriteQatScales(folder, model, *qat);
+    }
   }
   StateFile file;
   for (const OptimizerSlot& slot : optimizer.slots()) {
@@ -162,7 +163,9 @@ void WriteCheckpoint(const std::string& folder, Transformer& model, const Adapte
       StoreMoment(kept.moment, name + "." + kept.name, &file);
     }
     file.integers[name + ".step"] = slot.step;
-    if (!adapter || ema) file.tensors[name + ".master"] = slot.param->value;
+    // Of an adapter the folder's own file has the values, but not those of learned scales.
+    if (!adapter || ema || name.ends_with(kLearnedSuffix))
+      file.tensors[name + ".master"] = slot.param->value;
   }
   for (size_t i = 0; ema && i < ema->params().size(); ++i) {
     file.tensors[ema->params()[i]->name + ".ema"] = ema->values()[i];

@@ -39,8 +39,12 @@ void SetStepPositions(ModelInput* input, int64_t* next) {
 
 StepResult StepGradients(Transformer& model, const std::vector<Param*>& params,
                          const std::vector<MicroBatch>& micro, const StepOptions& options) {
-  if (options.preference) return PreferenceGradients(model, params, micro, options);
   StepResult result;
+  if (options.preference) {
+    result = PreferenceGradients(model, params, micro, options);
+    FormStepGradients(model);
+    return result;
+  }
   for (const MicroBatch& batch : micro) {
     for (const float weight : batch.weights) result.target_tokens += weight;
     result.tokens += batch.input.size();

@@ -4,6 +4,7 @@
 
 #include "autograd/gemm_group.h"
 #include "autograd/ops/common.h"
+#include "autograd/weight_map.h"
 
 namespace lapidary {
 namespace {
@@ -38,13 +39,14 @@ struct MatMulOp {
   }
 };
 
-// Inputs: x, then A and B of each weight that has them, in order.
+// Inputs: x, then A and B of each weight that has them, then the steps of each that has them.
 struct MatMulGroupOp {
   static constexpr const char* kName = "matmul_group";
   struct Weight {
     WeightView w;
     Tensor a, b;
     float scale;
+    bool learns;
   };
   std::vector<Weight> weights;
   Tensor x, z;  // undefined where no gradient reads them
@@ -79,6 +81,11 @@ struct MatMulGroupOp {
         grads[j].db = target(input + 1);
       }
       input += 2;
+    }
+    for (size_t j = 0; j < parts.size(); ++j) {
+      if (!weights[j].learns) continue;
+      if (grads[j].dy) grads[j].dsteps = target(input);
+      ++input;
     }
     GemmGroupGrad(x.defined() ? x.data() : nullptr, z.defined() ? z.data() : nullptr, rows, parts,
                   grads, target(0), compute);
@@ -133,7 +140,7 @@ std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Comp
     LAPIDARY_CHECK(xs.rank >= 1 && xs[-1] == w.w.cols && w.w.cols >= 1 && w.w.rows >= 1,
                    "matmul_group: w must be [O, I], I the last axis of x; got x ", xs, ", w [",
                    w.w.rows, ", ", w.w.cols, "]");
-    op.weights.push_back({w.w, Tensor(), Tensor(), w.scale});
+    op.weights.push_back({w.w, Tensor(), Tensor(), w.scale, w.steps.defined()});
     if (!w.a.defined()) continue;
     const Shape as = w.a.shape();
     LAPIDARY_CHECK(as.rank == 2 && as[0] >= 1 && as[1] == w.w.cols && w.b.defined() &&
@@ -146,6 +153,17 @@ std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Comp
     inputs.push_back(w.b);
     a_trains = a_trains || w.a.needs_grad();
     b_trains = b_trains || w.b.needs_grad();
+  }
+  bool steps_train = false;
+  for (const AdaptedWeight& w : weights) {
+    if (!w.steps.defined()) continue;
+    const WeightMap* map = w.w.map;
+    LAPIDARY_CHECK(map && map->slope && map->slope_block >= 1 &&
+                       w.steps.shape() == (Shape{w.w.rows, w.w.cols / map->slope_block}),
+                   "matmul_group: steps must be those of a map that learns, [O, I / block]; got ",
+                   w.steps.shape());
+    inputs.push_back(w.steps);
+    steps_train = steps_train || w.steps.needs_grad();
   }
   op.rows = RowsOf(xs, weights[0].w.cols);
   const std::vector<GroupPart> parts = op.Parts();
@@ -164,7 +182,7 @@ std::vector<Var> MatMulGroup(Var x, std::span<const AdaptedWeight> weights, Comp
   } else if (b_trains) {
     LowRankValues(x.data(), op.rows, parts, z.data(), compute);
   }
-  if (a_trains) op.x = x.value();
+  if (a_trains || steps_train) op.x = x.value();
   if (b_trains) op.z = z;
   return x.tape().RecordMany(std::move(op), inputs, std::move(ys));
 }

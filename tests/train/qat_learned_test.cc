@@ -85,10 +85,13 @@ TEST(QatLearned, GradientsAreThoseOfTheDefinition) {
     LoadedModel learns = OnGrid(name, "learned"), keeps = OnGrid(name, "base");
     const std::vector<Param*> steps = LearnedSteps(learns.model);
     ASSERT_FALSE(steps.empty());
-    for (Param* p : steps) {
-      for (int64_t i = 0; i < p->value.size(); ++i)
-        p->value.data()[i] = -0.3f + 0.01f * static_cast<float>(i % 50);
-    }
+    UpdateLearnedScales(learns.model);
+    ForEachQatWeight(learns.model, [&](Weight& w, Linear*) {
+      if (!w.fake) return;
+      Tensor& logs = w.fake->log_steps->value;
+      for (int64_t i = 0; i < logs.size(); ++i)
+        logs.data()[i] = (-0.3f + 0.01f * static_cast<float>(i % 50)) / w.fake->log_gain;
+    });
     UpdateLearnedScales(learns.model);
     std::map<std::string, Weight*> twins;
     ForEachQatWeight(keeps.model, [&](Weight& w, Linear*) { twins[w.name] = &w; });
@@ -116,8 +119,7 @@ TEST(QatLearned, GradientsAreThoseOfTheDefinition) {
           clipped += !inside;
           ++weights;
         }
-        dsteps.push_back(
-            static_cast<float>(sum * s / std::sqrt(static_cast<double>(block) * high)));
+        dsteps.push_back(static_cast<float>(sum * s * w.fake->log_gain));
       }
       EXPECT_TRUE(check::CloseInNorm(Copy(w.param->grad), dw, 1e-6)) << name << " " << w.name;
       EXPECT_TRUE(check::CloseInNorm(got, dsteps, 1e-4)) << name << " " << w.name;
@@ -151,7 +153,7 @@ TEST(QatLearned, StepGradIsTheDerivativeOfTheSurrogate) {
     }
     return sum;
   };
-  const double expected = (loss(s + 1e-6) - loss(s - 1e-6)) / 2e-6 / std::sqrt(32.0 * 7.0);
+  const double expected = s * (loss(s + 1e-6) - loss(s - 1e-6)) / 2e-6;  // of log s
   float got = 0;
   std::vector<float> dw = d;
   grid.StepGrad(scales, w.data(), 32, dw.data(), &got);
@@ -186,12 +188,20 @@ TEST(QatLearned, FitHasTheLeastError) {
 }
 
 TEST(QatLearned, OnlyWhereItCanBe) {
-  EXPECT_THROW(Config("x", {"qat={\"scales\": \"learned\"}"}), Error);  // with LoRA
   EXPECT_THROW(Learned("x", "int4_g32", {"save_dtype=\"BF16\""}), Error);
   LoadedModel frozen = LoadModel(At("base"));
   QatConfig config;
   config.scales = "learned";
-  EXPECT_THROW(AttachQat(frozen.model, ResolveQat(frozen.model, config)), Error);
+  EXPECT_NO_THROW(AttachQat(frozen.model, ResolveQat(frozen.model, config)));
+  config.embedding_format = "q8_0";
+  try {
+    AttachQat(frozen.model, ResolveQat(frozen.model, config));
+    FAIL() << "must be refused";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("must not be of an embedding"), std::string::npos)
+        << error.what();
+  }
+  config.embedding_format.clear();
   for (const char* grid : {"q4_k", "mxfp4", "q6_k"}) {
     config.format = grid;
     EXPECT_THROW(ResolveQat(frozen.model, config), Error) << grid;
@@ -204,6 +214,8 @@ TEST(QatLearned, ResumedRunsEndAlike) {
       {"learned",
        {"qat={\"format\": \"int3_g32\", \"scales\": \"learned\"}", "lora=null",
         "save_dtype=\"F32\"", "learning_rate=1e-3"}},
+      {"adapted",
+       {"qat={\"format\": \"int3_g32\", \"scales\": \"learned\"}", "learning_rate=1e-2"}},
       // Stopped in the middle between two measures.
       {"rare", {"qat={\"format\": \"int4_g32\", \"scale_refresh_steps\": 3}"}},
   };
@@ -222,7 +234,7 @@ TEST(QatLearned, ResumedRunsEndAlike) {
     const bool whole = tag == "learned";
     for (const char* file :
          {whole ? "model.safetensors" : "adapter_model.safetensors", "qat_scales.safetensors"}) {
-      if (!whole && std::string(file) == "qat_scales.safetensors") continue;
+      if (tag == "rare" && std::string(file) == "qat_scales.safetensors") continue;
       EXPECT_EQ(HashFile(At("whole-" + tag + "/" + file)),
                 HashFile(At("parts-" + tag + "/" + file)))
           << tag << " " << file;
@@ -230,14 +242,16 @@ TEST(QatLearned, ResumedRunsEndAlike) {
   }
   // They are not where they began.
   LoadedModel begun = OnGrid("int3_g32", "learned");
-  const TensorSet ended = OpenCheckpoint(At("whole-learned/qat_scales.safetensors"));
-  int moved = 0;
-  ForEachQatWeight(begun.model, [&](Weight& w, Linear*) {
-    if (!w.fake) return;
-    const StoredTensor& t = ended.Get(w.name);
-    moved += std::memcmp(t.data, w.fake->scale_row(0), t.bytes) != 0;
-  });
-  EXPECT_GT(moved, 5);
+  for (const char* tag : {"learned", "adapted"}) {
+    const TensorSet ended = OpenCheckpoint(At(StrCat("whole-", tag, "/qat_scales.safetensors")));
+    int moved = 0;
+    ForEachQatWeight(begun.model, [&](Weight& w, Linear*) {
+      if (!w.fake) return;
+      const StoredTensor& t = ended.Get(w.name);
+      moved += std::memcmp(t.data, w.fake->scale_row(0), t.bytes) != 0;
+    });
+    EXPECT_GT(moved, 5) << tag;
+  }
 }
 
 // What an export holds is what training multiplied with, scales and codes.
@@ -308,6 +322,8 @@ TEST(QatLearned, SameBitsForAnyNumberOfThreads) {
 TEST(QatPlan, CountsScalesAndTeachers) {
   const auto parts = [](const TrainConfig& config) { return PlanMemory(config).parts; };
   const auto learned = Learned("plan-1", "int4_g32");
+  const auto adapted =
+      Config("plan-7", {"qat={\"format\": \"int4_g32\", \"scales\": \"learned\"}"});
   int64_t blocks = 0;
   LoadedModel model = OnGrid("int4_g32", "base");
   ForEachQatWeight(model.model, [&](Weight& w, Linear*) {
@@ -321,6 +337,11 @@ TEST(QatPlan, CountsScalesAndTeachers) {
   EXPECT_NEAR(static_cast<double>(with.scales), 8.0 * blocks, slack);  // 2 + 2 + float32
   EXPECT_NEAR(static_cast<double>(with.gradients - follow.gradients), 4.0 * blocks, slack);
   EXPECT_NEAR(static_cast<double>(with.optimizer - follow.optimizer), 8.0 * blocks, slack);
+  const MemoryParts low = parts(Config("plan-8", {"qat={\"format\": \"int4_g32\"}"}));
+  const MemoryParts low_with = parts(adapted);
+  EXPECT_NEAR(static_cast<double>(low_with.scales), 8.0 * blocks, slack);
+  EXPECT_NEAR(static_cast<double>(low_with.gradients - low.gradients), 4.0 * blocks, slack);
+  EXPECT_NEAR(static_cast<double>(low_with.optimizer - low.optimizer), 8.0 * blocks, slack);
   const MemoryParts rare =
       parts(Config("plan-3", {"qat={\"format\": \"int4_g32\", \"scale_refresh_steps\": 4}"}));
   EXPECT_NEAR(static_cast<double>(rare.scales), 2.0 * blocks, slack);
