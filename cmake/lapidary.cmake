@@ -28,6 +28,8 @@ endfunction()
 # All tests with the label fuzz: what the sanitizer build needs.
 add_custom_target(lapidary_fuzz_tests)
 
+set(LAPIDARY_TEST_TIMEOUT 900 CACHE STRING "seconds that a test program may take")
+
 # lapidary_test(<name> SOURCES ... [DEPENDS ...] [LABELS ...]): a GoogleTest program, one ctest entry.
 function(lapidary_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
@@ -36,7 +38,7 @@ function(lapidary_test name)
   target_compile_definitions(${name} PRIVATE LAPIDARY_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_precompile_headers(${name} REUSE_FROM lapidary_pch)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900)
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${LAPIDARY_TEST_TIMEOUT})
   if("fuzz" IN_LIST ARG_LABELS)
     add_dependencies(lapidary_fuzz_tests ${name})
   endif()

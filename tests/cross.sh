@@ -33,7 +33,7 @@ if [ ! -e "$prefix/lib/libgtest_main.a" ]; then
   cmake --build "$build/googletest" --target install >/dev/null
 fi
 
-cmake -S . -B "$build" "${toolchain[@]}" -DLAPIDARY_CORE=ON >/dev/null
+cmake -S . -B "$build" "${toolchain[@]}" -DLAPIDARY_CORE=ON -DLAPIDARY_TEST_TIMEOUT=7200 >/dev/null
 cmake --build "$build"
 
 # Numbers of inputs sized for an emulator; everything else is what run.sh runs.
