@@ -249,6 +249,8 @@ void CheckArgs(const EvalArgs& args) {
 void RunEval(const EvalArgs& args) {
   LAPIDARY_CHECK(args.loss_chunk >= 64 && args.loss_chunk % 64 == 0,
                  "--loss-chunk: must be a multiple of 64; got ", args.loss_chunk);
+  LAPIDARY_CHECK(args.samples == 0 || !args.task.empty(),
+                 "--samples: must come with --task; got it alone; try generate --num-samples");
   if (!args.compare.empty()) return RunEvalCompare(args);
   if (!args.task.empty()) return RunEvalTask(args);
   CheckArgs(args);
@@ -412,6 +414,10 @@ void AddEval(CLI::App& cli) {
       "a benchmark: a ready one (mmlu_pro, gpqa_diamond, aime, ifeval, fleurs, ...) or a "
       "file; recipes/configs/eval/README.md");
   app->add_option("--shots-data", a->shots_data, "data set of a task's solved examples");
+  app->add_option("--samples", a->samples,
+                  "answers to each question of a task, drawn; figures are means over all, and "
+                  "pass@N; default: as the task says")
+      ->check(CLI::Range(1, 1000));
   app->add_option("--score", a->scores,
                   "score the answers of --data: wer, rougeL, function_call, ...; repeatable");
   app->add_option("--max-new-tokens", a->max_new_tokens,
@@ -428,8 +434,11 @@ void AddEval(CLI::App& cli) {
   app->add_option("--bootstrap", a->bootstrap, "resamples for intervals; 0: none")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--seed", a->seed, "of the resampling")->capture_default_str();
-  app->add_option("--out", a->out, "write the results as JSON");
+  app->add_option("--seed", a->seed, "of the resampling, of shuffled options and of drawn answers")
+      ->capture_default_str();
+  app->add_option("--out", a->out,
+                  "write the results as JSON; with --task a call that was broken off goes on from "
+                  "FILE.part.jsonl");
   app->add_option("--html", a->html, "with --compare, --task or --score: write a page");
   app->add_option("--save-logits", a->save_logits,
                   "safetensors file for logits.I [T, V] of the I-th sequence");

@@ -29,7 +29,7 @@ struct EvalArgs {
   std::string image_resize = "hf";
   int64_t image_tokens = 0, num_frames = 0, frame_tokens = 0, show = 0;
   int64_t window = 0, stride = 0, bootstrap = 1000, seed = 42;
-  int64_t max_new_tokens = 0;  // 0: as the task says
+  int64_t max_new_tokens = 0, samples = 0;  // 0: as the task says
   double tolerance = 0.01;
   bool answers = false, swap_media = false, no_loss = false, think = false, no_eos = false;
   bool json = false, quiet = false;

@@ -1,19 +1,16 @@
 #include "recipes/generate_batch.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "autograd/base/error.h"
-#include "autograd/base/file.h"
 #include "data/dataset.h"
 #include "data/json.h"
 #include "recipes/serve/answer_reader.h"
+#include "train/journal.h"
 #include "train/progress.h"
 
 namespace lapidary {
@@ -21,58 +18,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Done = std::set<std::pair<std::string, int64_t>>;  // record and sample
-
-// What an earlier call wrote; a line that it did not finish is taken away.
-Done ReadDone(const std::string& path, const Json& settings) {
-  const std::string beside = path + ".settings.json";
-  const std::string text = settings.dump(1) + "\n";
-  Done done;
-  if (!std::filesystem::exists(path)) {
-    WriteFile(beside, text);
-    WriteFile(path, "");
-    return done;
-  }
-  LAPIDARY_CHECK(std::filesystem::exists(beside) && ReadFile(beside) == text, path,
-                 ": must hold answers of the same model, data and settings; got others (", beside,
-                 "); try another --out");
-  const std::string all = ReadFile(path);
-  std::string kept;
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = all.find('\n', begin);
-    if (end == std::string::npos) break;
-    const std::string line = all.substr(begin, end - begin);
-    const Json row = Json::parse(line, nullptr, false);
-    LAPIDARY_CHECK(row.is_object() && row.contains("record") && row["record"].is_string() &&
-                       row.contains("sample") && row["sample"].is_number_integer(),
-                   path, ": lines must be answers; got ", line.substr(0, 60),
-                   "; try another --out");
-    done.emplace(row["record"].get<std::string>(), row["sample"].get<int64_t>());
-    kept += line + "\n";
-    begin = end + 1;
-  }
-  if (kept.size() != all.size()) WriteFile(path, kept);
-  return done;
-}
-
-class Lines {
- public:
-  explicit Lines(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "ab")) {
-    LAPIDARY_CHECK(file_, path_, ": cannot open; got ", std::strerror(errno));
-  }
-  ~Lines() { std::fclose(file_); }
-  Lines(const Lines&) = delete;
-  Lines& operator=(const Lines&) = delete;
-  void Add(const Json& row) {
-    const std::string line = row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-    LAPIDARY_CHECK(
-        std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0,
-        path_, ": cannot write; got ", std::strerror(errno), "; try freeing disk space");
-  }
-
- private:
-  const std::string path_;
-  std::FILE* const file_;
-};
 
 }  // namespace
 
@@ -91,8 +36,14 @@ int64_t GenerateBatch(Engine& engine, GenerateOptions options,
                       const std::optional<JsonGrammar>& grammar, const BatchArgs& args,
                       const Json& settings) {
   const std::shared_ptr<const Dataset> dataset = Dataset::Open({args.data});
-  const Done done = ReadDone(args.out, settings);
-  Lines lines(args.out);
+  Done done;
+  Journal lines(args.out, settings, "another --out", [&](const Json& row) {
+    if (!row.contains("record") || !row["record"].is_string() || !row.contains("sample") ||
+        !row["sample"].is_number_integer())
+      return false;
+    done.emplace(row["record"].get<std::string>(), row["sample"].get<int64_t>());
+    return true;
+  });
   const int64_t records = args.limit > 0 ? std::min(args.limit, dataset->size()) : dataset->size();
   const int64_t total = records * args.num_samples;
   Progress progress(args.quiet ? nullptr : stderr, "generate", total);

@@ -12,8 +12,13 @@ mkdir -p "$out"
 python=${LAPIDARY_SERVE_PYTHON:-$out/venv/bin/python}
 [ -x "$python" ] || {
   python3 -m venv "$out/venv"
-  "$out/venv/bin/pip" install -q openai "lm-eval[api]" transformers
+  "$out/venv/bin/pip" install -q openai "lm-eval[api]==0.4.13" transformers
 }
+# The checkpoint with Google's chat template, which is what `lapidary` renders.
+rm -rf "$out/model"
+cp -r "$model" "$out/model"
+cp "$here/../golden/template/gemma4-12b-it.jinja" "$out/model/chat_template.jinja"
+model=$out/model
 "$lapidary" serve --model "$model" --name base --adapter tuned="$adapter" --port 0 --quiet 2> "$out/log" &
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT

@@ -55,6 +55,55 @@ def check_perplexity():
     same("loss by echo and by lapidary eval", -sum(scores) / len(scores), json.loads(text)["loss"])
 
 
+def check_task():
+    """Multiple choice under the chat template: lm-eval through the server, and `lapidary eval --task`. The sums that its API
+    model gives are those of the option's tokens; acc_norm divides by characters."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    folder = out / "chat_task"
+    folder.mkdir(exist_ok=True)
+    words = "flint basalt amber opal quartz granite".split()
+    rows = [{"q": f"Stone {i}, is it {words[i % 6]} or not?", "i": i % 3,
+             "o": [words[i % 6], f"a {words[(i + 1) % 6]} of {i} grams", "I cannot say"]} for i in range(24)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "chatstones.yaml").write_text(f"""task: chatstones
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder.resolve()}/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{q}}}}"
+doc_to_choice: "{{{{o}}}}"
+doc_to_target: "{{{{i}}}}"
+target_delimiter: ""
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+""")
+    (folder / "task.json").write_text(json.dumps(
+        {"name": "chatstones", "kind": "choices", "prompt": "{q}", "options": "o", "answer_index": "i"}))
+    theirs = simple_evaluate(
+        model="local-completions", tasks=["chatstones"], task_manager=TaskManager(include_path=str(folder)),
+        model_args=dict(model="base", base_url=url + "/completions", tokenizer=model, tokenizer_backend="huggingface",
+                        tokenized_requests=True, num_concurrent=1, max_length=512),
+        apply_chat_template=True, batch_size=4, log_samples=True, bootstrap_iters=0)
+    text = subprocess.run([lapidary, "eval", "--model", model, "--task", str(folder / "task.json"), "--data",
+                           str(folder / "rows.jsonl"), "--json", "--quiet"], check=True, capture_output=True, text=True).stdout
+    ours = json.loads(text)
+    furthest = 0.0
+    samples = sorted(theirs["samples"]["chatstones"], key=lambda s: s["doc_id"])
+    for sample, record in zip(samples, ours["records"]):
+        got = [float(line.split()[1]) for line in record["got"].split("\n")]
+        want = [float(r[0][0] if isinstance(r[0], (list, tuple)) else r[0]) for r in sample["resps"]]
+        furthest = max(furthest, *(abs(a - b) / abs(b) for a, b in zip(got, want)))
+    print(f"log-likelihoods of 72 options: within {furthest:.1e}")
+    assert furthest < 1e-4
+    for name in ("acc", "acc_norm"):
+        same(f"{name} in lm-eval and in lapidary eval --task", ours["figures"][name]["value"],
+             theirs["results"]["chatstones"][f"{name},none"])
+
+
 def check_lm_eval():
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -99,4 +148,5 @@ metric_list:
 check_openai()
 check_perplexity()
 check_lm_eval()
+check_task()
 print("all equal")

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -147,6 +148,48 @@ TEST(Eval, TasksRunAndCompare) {
   EXPECT_NE(Shop().Run({"eval", "--scorers"}).out.find("rougeL"), std::string::npos);
 }
 
+// Killed in the middle, the same call gives the results of one that was not.
+TEST(Eval, TaskGoesOnAfterAKill) {
+  WriteFile(Shop() / "say.json", R"({"name": "say", "prompt": "{q}", "answer": "{q}",
+      "metrics": ["contains"], "samples": 2, "max_new_tokens": 40})");
+  std::string rows;
+  for (int i = 0; i < 20; ++i) rows += json{{"q", "stone " + std::to_string(i)}}.dump() + "\n";
+  WriteFile(Shop() / "say.jsonl", rows);
+  const auto words = [](const std::string& out) {
+    return Words{"eval",      "--model", "base", "--task",  "say.json", "--data",
+                 "say.jsonl", "--out",   out,    "--quiet", "--seed",   "7"};
+  };
+  const auto results = [](const std::string& path) {
+    json parsed = json::parse(ReadFile(Shop() / path));
+    parsed.erase("seconds");
+    return parsed;
+  };
+  ASSERT_EQ(Shop().Run(words("whole.json")).code, 0);
+  EXPECT_FALSE(fs::exists(Shop() / "whole.json.part.jsonl"));
+  const std::string part = Shop() / "cut.json.part.jsonl";
+  HowToRun killed;
+  killed.signal = SIGKILL;
+  for (killed.milliseconds = 40; killed.milliseconds < 5000; killed.milliseconds *= 1.4) {
+    Shop().Run(words("cut.json"), killed);
+    ASSERT_FALSE(fs::exists(Shop() / "cut.json"));
+    if (fs::exists(part) && !ReadFile(part).empty()) break;
+  }
+  const std::string kept = ReadFile(part);
+  ASSERT_FALSE(kept.empty());
+  Words other = words("cut.json");
+  other.back() = "8";
+  const Finished refused = Shop().Run(other);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("cut.json.part.jsonl: must hold answers of the same model"),
+            std::string::npos)
+      << refused.err;
+  EXPECT_EQ(ReadFile(part), kept);
+  ASSERT_EQ(Shop().Run(words("cut.json")).code, 0);
+  EXPECT_EQ(results("cut.json"), results("whole.json"));
+  EXPECT_TRUE(results("cut.json").at("figures").contains("contains pass@2"));
+  EXPECT_FALSE(fs::exists(part));
+}
+
 TEST(Eval, WrongCallsAreNamed) {
   EXPECT_NE(ErrorOf({"--data", "eval.jsonl"}).find("--model must be given"), std::string::npos);
   EXPECT_NE(ErrorOf({"--model", "base"}).find("one of --data, --text and --tokens"),
@@ -156,6 +199,9 @@ TEST(Eval, WrongCallsAreNamed) {
             std::string::npos);
   EXPECT_NE(ErrorOf({"--model", "base", "--text", "eval.jsonl", "--ppl-window", "4096"})
                 .find("try a smaller --ppl-window"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf({"--model", "base", "--data", "eval.jsonl", "--answers", "--samples", "3"})
+                .find("--samples: must come with --task"),
             std::string::npos);
   EXPECT_NE(ErrorOf({"--compare", "base", "base"}).find("--data must be given"), std::string::npos);
 }

@@ -371,6 +371,7 @@ EvalTask ParseEvalTask(const std::string& text, const std::string& where) {
   reader.Text("shot_answer", task.shot_answer);
   reader.Count("max_new_tokens", task.max_new_tokens, 1, 1 << 20);
   reader.Flag("think", task.think);
+  reader.Count("samples", task.samples, 1, 1000);
   reader.Finish();
   CheckTask(task, where);
   return task;

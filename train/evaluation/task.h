@@ -48,6 +48,7 @@ struct EvalTask {
   std::string shot_answer;
   int64_t max_new_tokens = 512;
   bool think = false;
+  int64_t samples = 1;  // answers to a question; several are drawn as generation_config.json says
   bool ifeval = false;  // metrics of instruction following, from the record's own columns
 };
 
