@@ -11,6 +11,8 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "model/base_fingerprint.h"
+#include "model/tensor_names.h"
 #include "quant/adapter.h"
 #include "quant/gguf.h"
 #include "quant/safetensors.h"
@@ -144,16 +146,30 @@ struct Originals {
     lora.base_model_name_or_path = folder / "base";
     lora.target_modules = {false, {"q_proj", "v_proj"}};
     std::vector<NamedTensor> tensors;
+    std::map<std::string, std::vector<int64_t>> shapes;
+    for (const CatalogTensor& t : ExpectedTensors(config)) shapes[t.name] = t.shape;
     for (int i = 0; i < 6; ++i) {
       for (const char* module : {"q_proj", "v_proj"}) {
         if (i == 5 && std::string_view(module) == "v_proj") continue;  // a full layer has none
-        const std::string at =
-            StrCat("base_model.model.model.language_model.layers.", i, ".self_attn.", module);
-        tensors.push_back({at + ".lora_A.weight", {2, 256}, std::vector<float>(512, 0.5f)});
-        tensors.push_back({at + ".lora_B.weight", {256, 2}, std::vector<float>(512, 0.25f)});
+        const std::string at = StrCat("model.language_model.layers.", i, ".self_attn.", module);
+        const int64_t in = shapes.at(at + ".weight")[1], out = shapes.at(at + ".weight")[0];
+        tensors.push_back({"base_model.model." + at + ".lora_A.weight",
+                           {2, in},
+                           std::vector<float>(static_cast<size_t>(2 * in), 0.5f)});
+        tensors.push_back({"base_model.model." + at + ".lora_B.weight",
+                           {out, 2},
+                           std::vector<float>(static_cast<size_t>(2 * out), 0.25f)});
       }
     }
+    lora.base_fingerprint = BaseFingerprint(OpenCheckpointFiles(folder / "base"));
     WriteAdapter(folder / "adapter", lora, tensors);
+    request = {};
+    request.model = folder / "base";
+    request.adapters = {{folder / "adapter"}};
+    fs::create_directories(folder / "gguf-lora");
+    request.outputs = {{"gguf-lora", folder / "gguf-lora/model.gguf"},
+                       {"mlx-lora", folder / "mlx-lora"}};
+    Export(request);
   }
   const TempFolder folder;
 };
@@ -204,6 +220,19 @@ Alter Key(const std::string& key, const std::function<void(GgufValue&)>& change)
     }
     throw Error("no key " + key);
   });
+}
+
+// The first tensor whose name ends so loses half of an axis, with its bytes.
+std::function<void(RawTensors&)> Halve(const std::string& tail, size_t axis) {
+  return [=](RawTensors& raw) {
+    for (RawTensor& t : raw) {
+      if (!t.name.ends_with(tail)) continue;
+      t.shape[axis] /= 2;
+      t.bytes.resize(t.bytes.size() / 2);
+      return;
+    }
+    throw Error("no tensor " + tail);
+  };
 }
 
 std::vector<Plant> Plants() {
@@ -394,17 +423,110 @@ std::vector<Plant> Plants() {
        false},
       {"adapter-targets", "adapter",
        Side("adapter_config.json", [](Json& c) { c["target_modules"] = nullptr; }), true},
+      {"adapter-rank", "adapter", Side("adapter_config.json", [](Json& c) { c["r"] = 4; }), false},
+      {"adapter-shape", "adapter", Tensors(Halve("lora_A.weight", 0), adapter_file), false},
+      {"adapter-shape", "adapter", Tensors(Halve("lora_B.weight", 0), adapter_file), false},
+      {"adapter-base", "adapter",
+       [=](const std::string& folder) {
+         AdapterConfig lora = OpenAdapter(folder).config;
+         lora.base_fingerprint = std::string(32, '0');
+         std::vector<NamedTensor> tensors;
+         {
+           const Adapter adapter = OpenAdapter(folder);
+           for (const StoredTensor& t : adapter.tensors.tensors())
+             tensors.push_back({t.name, t.shape, t.ReadAll()});
+         }
+         WriteAdapter(folder, lora, tensors);
+       },
+       false},
+  };
+}
+
+// Faults of adapters in the forms of llama.cpp and MLX.
+std::vector<Plant> LoraPlants() {
+  const char* mlx_file = "adapters.safetensors";
+  const auto config = [](const std::function<void(Json&)>& change) {
+    return Side("adapter_config.json", change);
+  };
+  const auto gguf = [](const std::function<void(RawTensors&)>& change) {
+    return Gguf([=](GgufKeys&, RawTensors& raw) { change(raw); });
+  };
+  const auto drop_key = [](const char* key) {
+    return Gguf([=](GgufKeys& keys, RawTensors&) {
+      EXPECT_EQ(std::erase_if(keys, [&](const auto& k) { return k.first == key; }), 1u);
+    });
+  };
+  const auto drop = [](const char* part) {
+    return [=](RawTensors& raw) {
+      std::erase_if(raw,
+                    [&](const RawTensor& t) { return t.name.find(part) != std::string::npos; });
+    };
+  };
+  const auto zero = [](RawTensors& raw) {
+    for (RawTensor& t : raw) {
+      if (t.name.ends_with("lora_b")) std::fill(t.bytes.begin(), t.bytes.end(), '\0');
+    }
+  };
+  const auto nan = [](RawTensors& raw) {
+    raw[0].bytes[2] = static_cast<char>(0xc0), raw[0].bytes[3] = 0x7f;
+  };
+  const auto extra = [](RawTensors& raw) {
+    RawTensor t = raw[0];
+    t.name = "blk.0.attn_q.bias";
+    raw.push_back(t);
+  };
+  return {
+      {"lora-config", "gguf-lora", drop_key("general.type"), true},
+      {"lora-config", "gguf-lora", drop_key("adapter.type"), true},
+      {"lora-config", "gguf-lora",
+       Key("general.architecture", [](GgufValue& v) { v.strings[0] = "gemma4_unified"; }), true},
+      {"lora-scale", "gguf-lora", drop_key("adapter.lora.alpha"), false},
+      {"lora-scale", "gguf-lora", Key("adapter.lora.alpha", [](GgufValue& v) { v.floats[0] = 0; }),
+       false},
+      {"lora-names", "gguf-lora", gguf(extra), false},
+      {"adapter-pair", "gguf-lora", gguf(drop("blk.2.attn_q.weight.lora_b")), false},
+      {"adapter-layers", "gguf-lora", gguf(drop("blk.2.attn_q")), false},
+      {"adapter-shape", "gguf-lora", gguf(Halve("lora_a", 0)), false},
+      {"adapter-zero", "gguf-lora", gguf(zero), false},
+      {"not-finite", "gguf-lora", gguf(nan), false},
+      {"broken-file", "mlx-lora",
+       [=](const std::string& folder) {
+         fs::resize_file(folder + "/" + mlx_file, fs::file_size(folder + "/" + mlx_file) - 100);
+       },
+       false},
+      {"lora-config", "mlx-lora", config([](Json& c) { c["num_layers"] = 2; }), true},
+      {"lora-config", "mlx-lora", config([](Json& c) { c.erase("num_layers"); }), true},
+      {"lora-config", "mlx-lora",
+       config([](Json& c) { c["lora_parameters"]["keys"] = {"self_attn.q_proj"}; }), true},
+      {"lora-config", "mlx-lora", config([](Json& c) { c["fine_tune_type"] = "full"; }), false},
+      {"lora-config", "mlx-lora", config([](Json& c) { c.erase("lora_parameters"); }), false},
+      {"lora-scale", "mlx-lora", config([](Json& c) { c["lora_parameters"].erase("scale"); }),
+       false},
+      {"adapter-rank", "mlx-lora", config([](Json& c) { c["lora_parameters"]["rank"] = 4; }), true},
+      {"lora-names", "mlx-lora",
+       Tensors(
+           [](RawTensors& raw) {
+             for (RawTensor& t : raw) t.name = t.name.substr(std::string("language_model.").size());
+           },
+           mlx_file),
+       true},
+      {"adapter-pair", "mlx-lora", Drop("layers.2.self_attn.q_proj.lora_b", mlx_file), false},
+      {"adapter-layers", "mlx-lora", Drop("layers.2.self_attn.q_proj", mlx_file), false},
+      {"adapter-shape", "mlx-lora", Tensors(Halve("lora_b", 0), mlx_file), false},
+      {"adapter-zero", "mlx-lora", Tensors(zero, mlx_file), false},
   };
 }
 
 std::string Subject(const std::string& original, const std::string& at) {
-  return original == "gguf" ? at + "/model.gguf" : at;
+  return original.starts_with("gguf") ? at + "/model.gguf" : at;
 }
 
 TEST(Doctor, FindsEveryPlantedFault) {
   std::set<std::string> planted;
   int number = 0;
-  for (const Plant& plant : Plants()) {
+  std::vector<Plant> plants = Plants();
+  for (const Plant& plant : LoraPlants()) plants.push_back(plant);
+  for (const Plant& plant : plants) {
     SCOPED_TRACE(StrCat(plant.id, " in ", plant.original, ", plant ", number++));
     const TempFolder temp;
     const std::string at = temp / "it";
@@ -417,7 +539,7 @@ TEST(Doctor, FindsEveryPlantedFault) {
     if (report.findings.size() != 1) continue;
     EXPECT_EQ(report.findings[0].repairable, plant.mends);
     const std::string out = Subject(plant.original, temp / "mended");
-    if (plant.original == std::string("gguf")) fs::create_directories(temp / "mended");
+    if (std::string(plant.original).starts_with("gguf")) fs::create_directories(temp / "mended");
     if (!plant.mends) {
       EXPECT_THROW(Repair(path, out), Error);
       EXPECT_FALSE(fs::exists(out));
@@ -435,10 +557,38 @@ TEST(Doctor, FindsEveryPlantedFault) {
 }
 
 TEST(Doctor, CleanFilesHaveNoFindings) {
-  for (const char* original : {"base", "mlx", "packed", "shards", "adapter", "gguf"}) {
+  for (const char* original :
+       {"base", "mlx", "packed", "shards", "adapter", "gguf", "gguf-lora", "mlx-lora"}) {
     const DoctorReport report = Examine(Subject(original, Made().folder / original));
     EXPECT_TRUE(report.findings.empty()) << original << "\n" << Texts(report);
     EXPECT_GT(report.tensors, 0) << original;
+  }
+}
+
+// With --base: other shapes, layers that the base has and the adapter has not, another base.
+TEST(Doctor, AdaptersAgainstTheirBase) {
+  const TempFolder temp;
+  const std::string base = Made().folder / "base";
+  for (const char* change : {"num_attention_heads", "num_hidden_layers"}) {
+    fs::create_directories(temp / change);
+    Json config = Json::parse(ReadFile(base + "/config.json"));
+    Json& text = config["text_config"];
+    text[change] = text[change].get<int64_t>() * 2;
+    if (std::string_view(change) == "num_hidden_layers") {
+      const Json types = text["layer_types"];
+      for (const Json& type : types) text["layer_types"].push_back(type);
+    }
+    WriteFile(temp / change + "/config.json", config.dump());
+  }
+  for (const char* original : {"adapter", "gguf-lora", "mlx-lora"}) {
+    const std::string path = Subject(original, Made().folder / original);
+    EXPECT_TRUE(Examine(path, {.base = base}).findings.empty()) << original;
+    for (const auto& [change, id] : {std::pair{"num_attention_heads", "adapter-shape"},
+                                     std::pair{"num_hidden_layers", "adapter-layers"}}) {
+      const std::vector<std::string> ids = Ids(Examine(path, {.base = temp / change}));
+      EXPECT_EQ(std::count(ids.begin(), ids.end(), id), 1) << original << " " << change;
+    }
+    EXPECT_EQ(Ids(Examine(path, {.base = "/absent"})), std::vector<std::string>{"config"});
   }
 }
 
@@ -474,7 +624,7 @@ TEST(Doctor, SeveralFaultsAtOnce) {
 TEST(Doctor, SurvivesMutatedFiles) {
   const TempFolder temp;
   int64_t copies = 0;
-  for (const char* original : {"base", "adapter", "shards"}) {
+  for (const char* original : {"base", "adapter", "shards", "mlx-lora"}) {
     const std::string from = Made().folder / original, at = temp / original;
     fs::create_directories(at);
     std::vector<std::string> names;

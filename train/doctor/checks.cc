@@ -143,6 +143,28 @@ void SetTargets(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
   plan->Json(s, "adapter_config.json")["target_modules"] = f.items;
 }
 
+void SetLoraConfig(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
+  if (s.kind == SubjectKind::kGgufLora) {
+    for (const auto& [key, value] : GgufLoraKeys())
+      plan->keys.emplace_back(key, GgufValue::String(value));
+    return;
+  }
+  OrderedJson& config = plan->Json(s, "adapter_config.json");
+  config["num_layers"] = -1;  // all; without "keys" all linears: mlx-lm takes what the file has
+  config["lora_parameters"].erase("keys");
+}
+
+void SetMlxRank(const Subject& s, const DoctorFinding& f, RepairPlan* plan) {
+  plan->Json(s, "adapter_config.json")["lora_parameters"]["rank"] = std::stoll(f.items.at(0));
+}
+
+void RenameLora(const Subject&, const DoctorFinding& f, RepairPlan* plan) {
+  for (const std::string& name : f.items) {
+    const size_t dot = name.rfind('.');
+    plan->rename[name] = MlxModuleSpelling(name.substr(0, dot)) + name.substr(dot);
+  }
+}
+
 void SetTokenTypes(const Subject& s, const DoctorFinding&, RepairPlan* plan) {
   GgufValue types = *s.gguf->Find("tokenizer.ggml.token_type");
   const auto& tokens = s.gguf->GetStrings("tokenizer.ggml.tokens");
@@ -360,19 +382,19 @@ const std::vector<DoctorCheck> kChecks = {
      Severity::kError,
      "modules with only one half of an adapter",
      {"leaves the other half as it was initialized, after a warning", kUnknown, kUnknown,
-      "refuses it", "takes no adapters", kUnknown, ""},
+      "refuses it", "takes no adapters", kUnknown, "leaves the other half as it was initialized"},
      nullptr},
     {"adapter-layers",
      Severity::kWarning,
      "layers without an adapter that the others have",
      {"runs them without one, after a warning", "runs them without one", kUnknown,
-      "runs them without one", "takes no adapters", kUnknown, ""},
+      "runs them without one", "takes no adapters", kUnknown, "runs them without one"},
      nullptr},
     {"adapter-zero",
      Severity::kWarning,
      "an adapter that changes nothing",
      {"answers as the base does", "answers as the base does", "answers as the base does",
-      "answers as the base does", "takes no adapters", kUnknown, ""},
+      "answers as the base does", "takes no adapters", kUnknown, "answers as the base does"},
      nullptr},
     {"adapter-head",
      Severity::kWarning,
@@ -385,6 +407,43 @@ const std::vector<DoctorCheck> kChecks = {
      "target_modules is not named, and PEFT has no default for gemma4_unified",
      {"refuses it", kUnknown, kUnknown, "does not look", "takes no adapters", kUnknown, ""},
      SetTargets},
+    {"adapter-shape",
+     Severity::kError,
+     "matrices of an adapter whose shapes fit neither each other nor the base",
+     {"refuses it: size mismatch", "refuses it", kUnknown, "refuses it", kUnknown, kUnknown,
+      "refuses it: adapter shape does not match"},
+     nullptr},
+    {"adapter-rank",
+     Severity::kError,
+     "adapter_config.json names another rank than the matrices have",
+     {"refuses it: size mismatch", kUnknown, kUnknown,
+      "its converter takes the matrices' rank: alpha / rank is another factor", kUnknown, kUnknown,
+      "refuses it: adapter shape does not match"},
+     SetMlxRank},
+    {"adapter-base",
+     Severity::kWarning,
+     "the adapter was trained on another base than the one it names",
+     {"applies it: not what was trained", "applies it: not what was trained",
+      "applies it: not what was trained", "applies it: not what was trained", kUnknown, kUnknown,
+      "applies it: not what was trained"},
+     nullptr},
+    {"lora-config",
+     Severity::kError,
+     "keys that a GGUF adapter needs, or adapter_config.json of an MLX adapter, are absent or "
+     "wrong",
+     {"", "", "", "refuses it", kUnknown, kAsEngine, "refuses it"},
+     SetLoraConfig},
+    {"lora-names",
+     Severity::kError,
+     "tensors of a GGUF or MLX adapter whose names mean no matrix of the model",
+     {"", "", "", "refuses it", kUnknown, kAsEngine, "refuses it: not an adapter parameter"},
+     RenameLora},
+    {"lora-scale",
+     Severity::kError,
+     "a GGUF adapter without alpha, or an MLX adapter without scale",
+     {"", "", "", "multiplies by 1 instead of alpha / rank, without a word", kUnknown, kAsEngine,
+      "refuses it; with 0 it answers as the base does"},
+     nullptr},
 };
 
 }  // namespace

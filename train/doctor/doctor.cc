@@ -20,9 +20,19 @@ using OrderedJson = nlohmann::ordered_json;
 constexpr uint64_t kPiece = uint64_t{1} << 22;
 
 const char* KindName(SubjectKind kind) {
-  return kind == SubjectKind::kGguf      ? "GGUF"
-         : kind == SubjectKind::kAdapter ? "adapter"
-                                         : "checkpoint";
+  switch (kind) {
+    case SubjectKind::kGguf:
+      return "GGUF";
+    case SubjectKind::kAdapter:
+      return "adapter";
+    case SubjectKind::kGgufLora:
+      return "GGUF adapter";
+    case SubjectKind::kMlxAdapter:
+      return "MLX adapter";
+    case SubjectKind::kCheckpoint:
+      return "checkpoint";
+  }
+  return "";
 }
 
 Subject ExamineSubject(const std::string& path, const DoctorOptions& options) {
@@ -37,6 +47,10 @@ Subject ExamineSubject(const std::string& path, const DoctorOptions& options) {
       break;
     case SubjectKind::kGguf:
       ExamineGguf(&s);
+      break;
+    case SubjectKind::kGgufLora:
+    case SubjectKind::kMlxAdapter:
+      ExamineLora(&s, options);
       break;
   }
   // Rows of one table: their addresses are its order.
@@ -202,7 +216,7 @@ DoctorRepair Repair(const std::string& path, const std::string& out, const Docto
     }
     LAPIDARY_CHECK(!plan.empty(), path, ": something must be repairable; got ", s.findings.size(),
                    " findings that are not");
-    if (s.kind == SubjectKind::kGguf) {
+    if (s.gguf) {
       LAPIDARY_CHECK(out.size() > 5 && out.substr(out.size() - 5) == ".gguf", out,
                      ": the copy of a GGUF must be named *.gguf; got another name");
       RepairGguf(s, plan, out);

@@ -1,7 +1,8 @@
-// What users trip over in a checkpoint folder, a PEFT adapter or a GGUF file, found by looking at
-// the files alone: names of another vintage, tensors that are missing or not finite, the wrong chat
-// template, missing stop ids, ... checks.cc has the table of checks, and what each runtime does
-// with a file that fails one. Nothing here loads a model; weights are read once, in chunks.
+// What users trip over in a checkpoint folder, an adapter (PEFT, GGUF, MLX) or a GGUF file, found
+// by looking at the files alone: names of another vintage, tensors that are missing or not finite,
+// the wrong chat template, missing stop ids, ... checks.cc has the table of checks, and what each
+// runtime does with a file that fails one. Nothing here loads a model; weights are read once, in
+// chunks.
 #ifndef LAPIDARY_TRAIN_DOCTOR_DOCTOR_H_
 #define LAPIDARY_TRAIN_DOCTOR_DOCTOR_H_
 
@@ -28,7 +29,7 @@ struct DoctorFinding {
 };
 
 struct DoctorReport {
-  std::string path, kind;  // "checkpoint", "adapter", "GGUF"
+  std::string path, kind;  // "checkpoint", "adapter", "GGUF", "GGUF adapter", "MLX adapter"
   int64_t tensors = 0;
   std::vector<DoctorFinding> findings;  // in the order of the table
 

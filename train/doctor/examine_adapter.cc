@@ -4,7 +4,7 @@
 #include <regex>
 
 #include "autograd/base/error.h"
-#include "autograd/base/file.h"
+#include "model/base_fingerprint.h"
 #include "model/tensor_names.h"
 #include "quant/adapter.h"
 #include "train/doctor/subject.h"
@@ -53,7 +53,9 @@ LoraName ParseName(const std::string& spelled) {
   return n;
 }
 
-std::optional<ModelConfig> BaseConfig(const Subject& s, const DoctorOptions& options) {
+// `folder`: where it was found.
+std::optional<ModelConfig> BaseConfig(const Subject& s, const DoctorOptions& options,
+                                      std::string* folder) {
   std::string base = options.base;
   if (base.empty()) {
     const nlohmann::ordered_json config = s.Json("adapter_config.json");
@@ -62,13 +64,12 @@ std::optional<ModelConfig> BaseConfig(const Subject& s, const DoctorOptions& opt
       base = config["base_model_name_or_path"].get<std::string>();
     }
   }
-  const std::string path = base + "/config.json";
   std::error_code ignored;
-  if (base.empty() || !std::filesystem::exists(path, ignored)) {
-    LAPIDARY_CHECK(options.base.empty(), path, ": must exist; got nothing");
-    return std::nullopt;
-  }
-  return ParseModelConfig(ReadFile(path, 1 << 26), path);
+  const bool there = std::filesystem::exists(base + "/config.json", ignored);
+  if (options.base.empty() && (base.empty() || !there)) return std::nullopt;
+  const ModelConfig config = ReadBaseConfig(base);
+  *folder = base;
+  return config;
 }
 
 // Layers that a kind of module should have an adapter in, and has not.
@@ -93,6 +94,52 @@ std::vector<std::string> MissingLayers(const std::map<std::string, std::set<int6
   return missing;
 }
 
+// A and B by module.
+using Matrices = std::map<std::string, std::pair<const StoredTensor*, const StoredTensor*>>;
+
+void ExamineRanks(Subject* s, const AdapterConfig& config, const Matrices& matrices,
+                  const std::optional<ModelConfig>& base) {
+  std::map<std::string, std::vector<int64_t>> shapes;  // by canonical module
+  if (base) {
+    for (const CatalogTensor& t : ExpectedTensors(*base)) {
+      if (t.linear) shapes[t.name] = t.shape;
+    }
+  }
+  std::vector<std::string> misshapen, ranks;
+  for (const auto& [module, pair] : matrices) {
+    const auto [a, b] = pair;
+    if (!a || !b) continue;
+    const auto known = shapes.find(CanonicalTensorName(module + ".weight"));
+    const bool fits = a->shape.size() == 2 && b->shape.size() == 2 && a->shape[0] == b->shape[1] &&
+                      (known == shapes.end() ||
+                       (a->shape[1] == known->second[1] && b->shape[0] == known->second[0]));
+    if (!fits) {
+      misshapen.push_back(StrCat(module, ": ", ShapeText(a->shape), " and ", ShapeText(b->shape)));
+    } else if (a->shape[0] != AdapterRank(config, module)) {
+      ranks.push_back(StrCat(module, ": rank ", a->shape[0], ", adapter_config.json says ",
+                             AdapterRank(config, module)));
+    }
+  }
+  if (!misshapen.empty()) s->Add("adapter-shape", misshapen[0], misshapen);
+  if (!ranks.empty()) s->Add("adapter-rank", ranks[0], ranks);
+}
+
+// Whether the base that was found is the one that the adapter was trained on.
+void ExamineBase(Subject* s, const std::string& folder) {
+  AdapterConfig recorded;
+  for (const SafetensorsFile& file : s->files) {
+    const auto print = file.metadata().find("lapidary_base_fingerprint");
+    if (print != file.metadata().end()) recorded.base_fingerprint = print->second;
+  }
+  if (!recorded.base_fingerprint) return;
+  try {
+    const auto other = OtherBaseWarning(recorded, s->path, OpenCheckpointFiles(folder), folder);
+    if (other) s->Add("adapter-base", *other);
+  } catch (const Error&) {
+    return;  // the base's own faults are found by looking at the base
+  }
+}
+
 }  // namespace
 
 void ExamineAdapter(Subject* s, const DoctorOptions& options) {
@@ -113,6 +160,7 @@ void ExamineAdapter(Subject* s, const DoctorOptions& options) {
   }
   std::map<std::string, std::set<std::string>> parts;  // module -> lora_A, lora_B, ...
   std::map<std::string, std::set<int64_t>> layers;     // kind -> layers
+  Matrices matrices;
   std::vector<std::string> odd;
   std::vector<const StoredTensor*> tensors;
   int64_t up = 0, zero = 0;
@@ -128,6 +176,8 @@ void ExamineAdapter(Subject* s, const DoctorOptions& options) {
     }
     if (name.part.empty()) continue;
     parts[name.module].insert(name.part);
+    if (name.part == "lora_A") matrices[name.module].first = &t;
+    if (name.part == "lora_B") matrices[name.module].second = &t;
     if (name.layer >= 0) layers[name.kind].insert(name.layer);
     if (name.part == "lora_B" && t.format) {
       ++up;
@@ -151,11 +201,14 @@ void ExamineAdapter(Subject* s, const DoctorOptions& options) {
            single);
   }
   std::optional<ModelConfig> base;
+  std::string base_folder;
   try {
-    base = BaseConfig(*s, options);
+    base = BaseConfig(*s, options, &base_folder);
   } catch (const Error& error) {
     s->Add("config", error.what());
   }
+  if (config) ExamineRanks(s, *config, matrices, base);
+  if (!base_folder.empty()) ExamineBase(s, base_folder);
   if (s->all_read && !layers.empty()) {
     const std::vector<std::string> missing =
         MissingLayers(layers, base, config ? config->layers_to_transform : std::vector<int64_t>());

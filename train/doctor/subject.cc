@@ -61,10 +61,12 @@ void OpenFolder(Subject* s) {
       s->Add("broken-file", error.what(), {name});
     }
   }
-  const bool adapter = s->kind == SubjectKind::kAdapter;
+  const bool adapter = s->kind == SubjectKind::kAdapter || s->kind == SubjectKind::kMlxAdapter;
+  const std::string adapter_file =
+      s->kind == SubjectKind::kMlxAdapter ? "adapters.safetensors" : "adapter_model.safetensors";
   for (const auto& entry : fs::directory_iterator(s->path)) {
     const std::string name = entry.path().filename().string();
-    if (adapter ? name == "adapter_model.safetensors" : IsWeights(name)) {
+    if (adapter ? name == adapter_file : IsWeights(name)) {
       s->weight_files.push_back(name);
     }
   }
@@ -178,9 +180,15 @@ Subject OpenSubject(const std::string& path) {
     const bool has_config = fs::exists(s.path + "/config.json", ignored);
     const bool adapter = fs::exists(s.path + "/adapter_config.json", ignored) ||
                          fs::exists(s.path + "/adapter_model.safetensors", ignored);
-    s.kind = adapter && !has_config ? SubjectKind::kAdapter : SubjectKind::kCheckpoint;
+    const bool mlx = fs::exists(s.path + "/adapters.safetensors", ignored) &&
+                     !fs::exists(s.path + "/adapter_model.safetensors", ignored);
+    s.kind = has_config ? SubjectKind::kCheckpoint
+             : mlx      ? SubjectKind::kMlxAdapter
+             : adapter  ? SubjectKind::kAdapter
+                        : SubjectKind::kCheckpoint;
     OpenFolder(&s);
-    LAPIDARY_CHECK(s.kind == SubjectKind::kAdapter || has_config || !s.weight_files.empty(), s.path,
+    LAPIDARY_CHECK(s.kind != SubjectKind::kCheckpoint || has_config || !s.weight_files.empty(),
+                   s.path,
                    ": must hold config.json, adapter_config.json or *.safetensors; got none of "
                    "them; try the folder that holds the model, or the path of a .gguf");
     return s;
@@ -199,13 +207,18 @@ Subject OpenSubject(const std::string& path) {
   const GgufValue* type = s.gguf->Find("general.type");
   const bool other = architecture && architecture->is_string() && !architecture->is_array &&
                      architecture->strings[0] == "clip";
-  const bool lora = type && type->is_string() && !type->is_array && type->strings[0] == "adapter";
+  const auto& tensors = s.gguf->tensors().tensors();
+  const bool lora =
+      (type && type->is_string() && !type->is_array && type->strings[0] == "adapter") ||
+      std::any_of(tensors.begin(), tensors.end(),
+                  [](const StoredTensor& t) { return EndsWith(t.name, ".lora_a"); });
   LAPIDARY_CHECK(!other, s.path,
                  ": must be a text model; got an mmproj; try the text model beside it, which is "
                  "looked at together with its mmproj");
-  LAPIDARY_CHECK(!lora, s.path,
-                 ": must be a text model; got a LoRA adapter; try the PEFT folder that it was made "
-                 "from");
+  if (lora) {
+    s.kind = SubjectKind::kGgufLora;
+    return s;
+  }
   s.mmproj_path = FindMmproj(s.path);
   if (!s.mmproj_path.empty()) {
     try {
@@ -216,6 +229,12 @@ Subject OpenSubject(const std::string& path) {
     }
   }
   return s;
+}
+
+ModelConfig ReadBaseConfig(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  LAPIDARY_CHECK(fs::exists(path), path, ": must exist; got nothing");
+  return ParseModelConfig(ReadFile(path, 1 << 26), path);
 }
 
 void CheckFinite(Subject* subject, const std::vector<const StoredTensor*>& tensors) {

@@ -18,7 +18,8 @@
 
 namespace lapidary {
 
-enum class SubjectKind { kCheckpoint, kAdapter, kGguf };
+// kAdapter: of PEFT; kGgufLora: of llama.cpp; kMlxAdapter: of mlx-lm.
+enum class SubjectKind { kCheckpoint, kAdapter, kGguf, kGgufLora, kMlxAdapter };
 
 // How matrices of a folder are stored: as themselves, or in a layout of several tensors each.
 enum class FolderLayout { kPlain, kMlx, kCompressed };
@@ -41,7 +42,7 @@ struct Subject {
   FolderLayout layout = FolderLayout::kPlain;
   std::vector<NamedPart> parts;          // every tensor of `files`
   std::unique_ptr<Tokenizer> tokenizer;  // null: absent or broken
-  std::optional<GgufFile> gguf, mmproj;  // kGguf
+  std::optional<GgufFile> gguf, mmproj;  // kGguf, kGgufLora
   std::string mmproj_path;               // "": none
   std::vector<DoctorFinding> findings;   // what came up while opening
 
@@ -68,6 +69,13 @@ void ExamineFolder(Subject* subject);
 void ExamineSides(Subject* subject);  // template, stop ids, tokenizer, processor of a folder
 void ExamineAdapter(Subject* subject, const DoctorOptions& options);
 void ExamineGguf(Subject* subject);
+void ExamineLora(Subject* subject, const DoctorOptions& options);  // kGgufLora, kMlxAdapter
+// The keys that llama.cpp wants of an adapter, with their values.
+const std::vector<std::pair<std::string, std::string>>& GgufLoraKeys();
+// "language_model.model.layers.0.mlp.up_proj" for any spelling of a module.
+std::string MlxModuleSpelling(const std::string& module);
+// config.json of an adapter's base. Throws Error if there is none.
+ModelConfig ReadBaseConfig(const std::string& folder);
 // PEFT's spelling of an adapter's tensor.
 std::string AdapterTensorSpelling(const std::string& name);
 // Adds the finding "not-finite" for those of `tensors` that have such values.
