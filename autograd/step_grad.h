@@ -4,7 +4,7 @@
 //
 //   dsteps[o, b] = sum over columns i of block b of  (dy^T x)[o, i] * slope(W + s B A)[o, i]
 //
-// dW is formed in tiles of 256 x 256 (or whole rows, where a block is one), 64 tokens at a time,
+// dW is formed in tiles of 512 x 128 (of fewer rows where blocks are longer), 64 tokens at a time,
 // and reduced at once; it is never stored as a whole. Cost: a product as large as the input
 // gradient, and a pass over a tile for every 64 tokens.
 //
@@ -23,7 +23,8 @@ namespace lapidary {
 
 // dsteps[O, I / slope_block] from dy [N, O] and x [N, I], or += if `add`; w [O, I] with a map that
 // has a slope. Rows without gaps. Throws Error on sizes that do not fit or a map without slope.
-// Memory: two tiles of float32 a thread, 512 KB; of whole rows 32 times 8 I bytes.
+// Memory: packed dy as in gemm.h, and two tiles of float32 a thread: 512 KB, or, where a block is a
+// whole row of more than 1,024 columns, 512 bytes a column.
 void StepGrad(const float* dy, const float* x, int64_t n, const WeightView& w, float* dsteps,
               bool add, Compute compute);
 
