@@ -59,7 +59,7 @@ struct Args {
   std::string results, folder;
   std::string start_key, control_key;  // what they depend on
   int64_t seeds = 3, pretrain = 700, steps = 250, tokens = 1024, held_out = 96;
-  double pretrain_rate = 2e-3, rate = 3e-4, qat_rate = 3e-4, mix = 0.5;
+  double pretrain_rate = 2e-3, rate = 3e-4, qat_rate = 3e-4, qat_start = 0.4, mix = 0.5;
   bool json = false;
 };
 
@@ -224,7 +224,9 @@ class Recovery {
   }
 
   // Steps on the data, from `first` on in its order.
-  void Train(int64_t first, int64_t steps, double rate, int64_t warmup, DistillTeacher* teacher) {
+  // Fake quantization, if there is any, is on from step `qat_from` of them on.
+  void Train(int64_t first, int64_t steps, double rate, int64_t warmup, DistillTeacher* teacher,
+             int64_t qat_from = 0) {
     Transformer& model = bundle_.model;
     std::vector<Param*> params = TrainableParams(model);
     for (Param* learned : LearnedSteps(model)) params.push_back(learned);
@@ -244,6 +246,8 @@ class Recovery {
         const auto at = static_cast<uint64_t>((first + step) * (args_.tokens / kSequence) + i);
         runs.push_back(&corpus_.train[RandomBelow({seed_, 0, 3}, at, corpus_.train.size())]);
       }
+      SetQatActive(model, step >= qat_from);
+      if (step == qat_from) BeginLearnedScales(model);
       RefreshQatScales(model);
       UpdateLearnedScales(model);
       OptimizerStep(model, optimizer, {BatchOf(runs)}, LearningRate(schedule, step), options);
@@ -378,7 +382,8 @@ class Recovery {
     if (!arm.trains) return;
     std::unique_ptr<DistillTeacher> teacher;
     if (arm.distills) teacher = TeacherFromModel({"base", args_.mix, 1}, &teacher_.model);
-    Train(args_.pretrain, args_.steps, args_.qat_rate, args_.steps / 20, teacher.get());
+    Train(args_.pretrain, args_.steps, args_.qat_rate, args_.steps / 20, teacher.get(),
+          static_cast<int64_t>(args_.qat_start * static_cast<double>(args_.steps)));
   }
 
   // The weights that `make` leaves, or those that an earlier run left.
@@ -472,8 +477,9 @@ int Run(Args args) {
       StrCat("text ", nlohmann::json(args.text).dump(), ", pretrain ", args.pretrain, " at ",
              args.pretrain_rate, ", tokens ", args.tokens, ", ", IsaName(ActiveIsa()));
   args.control_key = StrCat(args.start_key, ", steps ", args.steps, " at ", args.rate);
-  Results results(args, StrCat(args.control_key, ", qat at ", args.qat_rate, ", mix ", args.mix,
-                               ", ", args.split, " of ", args.held_out));
+  Results results(
+      args, StrCat(args.control_key, ", qat at ", args.qat_rate, " from ", args.qat_start, ", mix ",
+                   args.mix, ", ", args.split, " of ", args.held_out));
   const bool kept = results.kept();
   args.folder = kept ? args.results + ".d"
                      : (fs::temp_directory_path() / StrCat("qat-recovery-", ::getpid())).string();
@@ -509,6 +515,9 @@ int main(int argc, char** argv) {
   app.add_option("--held-out", args.held_out, "runs of 256 tokens")->check(CLI::Range(8, 100000));
   app.add_option("--rate", args.rate, "peak learning rate of the control");
   app.add_option("--qat-rate", args.qat_rate, "peak learning rate of the other arms");
+  app.add_option("--qat-start", args.qat_start,
+                 "share of the steps that the other arms train as the control does")
+      ->check(CLI::Range(0.0, 0.99));
   app.add_option("--mix", args.mix, "share of the teacher's term")->check(CLI::Range(0.0, 1.0));
   app.add_flag("--json", args.json);
   CLI11_PARSE(app, argc, argv);

@@ -116,6 +116,17 @@ bool CopyScales(Weight* weight) {
   return true;
 }
 
+// Learned scales where they begin: fitted to the weight as it is, of a frozen one without its
+// adapter.
+void FitFirst(Weight* weight) {
+  FakeWeight& fake = *weight->fake;
+  TakeScales(weight, /*fixed=*/true);
+  fake.first = Tensor(fake.scales.shape(), DType::kI8);
+  if (!DryRun())
+    std::memcpy(fake.first.data<uint8_t>(), fake.scales.data<uint8_t>(),
+                static_cast<size_t>(fake.scales.byte_size()));
+}
+
 // Makes the steps of a weight parameters, from the values that it has (of a frozen one without its
 // adapter). `linear`: whether it is a linear's.
 void BeginLearning(Weight* weight, bool linear) {
@@ -130,11 +141,7 @@ void BeginLearning(Weight* weight, bool linear) {
   fake.log_steps->name = weight->name + kLearnedSuffix;
   fake.log_steps->value = Tensor::Zeros({weight->rows(), block > 0 ? weight->cols() / block : 1});
   fake.log_steps->trainable = true;
-  TakeScales(weight, /*fixed=*/true);
-  fake.first = Tensor(fake.scales.shape(), DType::kI8);
-  if (!DryRun())
-    std::memcpy(fake.first.data<uint8_t>(), fake.scales.data<uint8_t>(),
-                static_cast<size_t>(fake.scales.byte_size()));
+  FitFirst(weight);
 }
 
 // 1 / mean of high * step, of the steps that are not 0; 1 if there are none. Sums by rows, then the
@@ -287,6 +294,13 @@ std::vector<Param*> LearnedSteps(Transformer& model) {
     if (weight.fake && weight.fake->log_steps) params.push_back(weight.fake->log_steps.get());
   });
   return params;
+}
+
+void BeginLearnedScales(Transformer& model) {
+  ForEachQatWeight(model, [](Weight& weight, Linear*) {
+    // A frozen weight's are where they were.
+    if (weight.fake && weight.fake->log_steps && weight.param) FitFirst(&weight);
+  });
 }
 
 void UpdateLearnedScales(Transformer& model) {

@@ -41,7 +41,9 @@ struct QatConfig {
   // Steps between measuring the scales of formats that do not follow for free: above 1 for every
   // grid, and always for scales of whole rows.
   int64_t scale_refresh_steps = 1;
-  int64_t start_step = 0;            // steps before it train without fake quantization
+  // Steps before it train without fake quantization; learned scales begin where the weights are
+  // then.
+  int64_t start_step = 0;
   std::string activations = "none";  // "int8": inputs of quantized modules, a scale per token
   std::string kv_cache = "none";     // "int8": keys and values, blocks of 32 as llama.cpp's q8_0
 
@@ -89,6 +91,9 @@ void RefreshQatScales(Transformer& model);
 // weights stay near the base's, it is 1: a step changes by about the learning rate, relatively.
 inline constexpr char kLearnedSuffix[] = ".qat_log_step";
 std::vector<Param*> LearnedSteps(Transformer& model);
+// Begins them anew at the least squared error of the weights as they are: where training on the
+// grid begins after some steps without it (start_step), before which they have not moved.
+void BeginLearnedScales(Transformer& model);
 // Rounds them to the scales that products see; before a step and before an evaluation.
 void UpdateLearnedScales(Transformer& model);
 // After the gradients of the weights are formed: those of the steps of matrices that are trained

@@ -234,6 +234,7 @@ void Session::PrepareStep(int64_t step) {
   if (!config.qat) return;
   const int64_t start = config.qat->start_step;
   SetQatActive(bundle.model, step >= start);
+  if (step == start && start > 0) BeginLearnedScales(bundle.model);
   UpdateLearnedScales(bundle.model);
   // The first step of a process, too, unless the checkpoint held the scales.
   if (step >= start && (!scales_measured_ || (step - start) % qat->scale_refresh_steps == 0)) {

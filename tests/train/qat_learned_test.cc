@@ -187,6 +187,28 @@ TEST(QatLearned, FitHasTheLeastError) {
   }
 }
 
+// Begun again, they are those of the weights as they are then.
+TEST(QatLearned, BeginWhereTheWeightsAre) {
+  LoadedModel loaded = OnGrid("int4_g32", "learned");
+  int moved = 0;
+  ForEachQatWeight(loaded.model, [&](Weight& w, Linear*) {
+    if (!w.fake) return;
+    for (int64_t i = 0; i < w.param->value.size(); ++i) w.param->value.data()[i] *= 1.7f;
+  });
+  const auto fitted = [&](const Weight& w) {
+    std::vector<uint8_t> scales(static_cast<size_t>(w.fake->scales.byte_size()));
+    w.fake->grid->Fit(w.param->value.data(), w.param->value.size(), scales.data());
+    return std::memcmp(scales.data(), w.fake->scale_row(0), scales.size()) == 0;
+  };
+  ForEachQatWeight(loaded.model, [&](Weight& w, Linear*) { moved += w.fake && !fitted(w); });
+  EXPECT_GT(moved, 5);
+  BeginLearnedScales(loaded.model);
+  UpdateLearnedScales(loaded.model);
+  ForEachQatWeight(loaded.model, [&](Weight& w, Linear*) {
+    if (w.fake) EXPECT_TRUE(fitted(w)) << w.name;
+  });
+}
+
 TEST(QatLearned, OnlyWhereItCanBe) {
   EXPECT_THROW(Learned("x", "int4_g32", {"save_dtype=\"BF16\""}), Error);
   LoadedModel frozen = LoadModel(At("base"));
@@ -216,6 +238,10 @@ TEST(QatLearned, ResumedRunsEndAlike) {
         "save_dtype=\"F32\"", "learning_rate=1e-3"}},
       {"adapted",
        {"qat={\"format\": \"int3_g32\", \"scales\": \"learned\"}", "learning_rate=1e-2"}},
+      // Stopped where fake quantization begins.
+      {"late",
+       {"qat={\"format\": \"int3_g32\", \"scales\": \"learned\", \"start_step\": 2}", "lora=null",
+        "save_dtype=\"F32\"", "learning_rate=1e-3"}},
       // Stopped in the middle between two measures.
       {"rare", {"qat={\"format\": \"int4_g32\", \"scale_refresh_steps\": 3}"}},
   };
@@ -231,7 +257,7 @@ TEST(QatLearned, ResumedRunsEndAlike) {
     std::vector<std::string> again = set;
     again.push_back("resume_from_checkpoint=\"latest\"");
     Train(Config("parts-" + tag, again), {});
-    const bool whole = tag == "learned";
+    const bool whole = tag == "learned" || tag == "late";
     for (const char* file :
          {whole ? "model.safetensors" : "adapter_model.safetensors", "qat_scales.safetensors"}) {
       if (tag == "rare" && std::string(file) == "qat_scales.safetensors") continue;
