@@ -54,12 +54,12 @@ namespace fs = std::filesystem;
 
 struct Args {
   std::vector<std::string> text = {"/usr/include/c++"};
-  std::string grids = "q4_0,int3_g32,mxfp4", arms = "data,distilled,learned";
+  std::string grids = "q4_0,int3_g32,mxfp4", arms = "fitted,data,distilled,learned";
   std::string split = "test";
   std::string results, folder;
   std::string start_key, control_key;  // what they depend on
   int64_t seeds = 3, pretrain = 700, steps = 250, tokens = 1024, held_out = 96;
-  double pretrain_rate = 2e-3, rate = 3e-4, qat_rate = 3e-4, qat_start = 0.4, mix = 0.5;
+  double pretrain_rate = 2e-3, rate = 3e-4, qat_rate = 3e-4, qat_start = 0, mix = 0.5;
   bool json = false;
 };
 
@@ -92,7 +92,7 @@ const Arm& ArmNamed(const std::string& name) {
       StrCat("--arms: must be of fitted, data, distilled, learned, both; got '", name, "'"));
 }
 
-// What is done already: one line of JSON for each arm of a seed, "control" among them, under the
+// What is done already: one line of JSON for each arm of a seed, under the
 // settings that it was made with.
 class Results {
  public:
