@@ -4,10 +4,15 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "autograd/base/error.h"
 #include "data/json.h"
+#include "model/adapter_set.h"
+#include "model/base_fingerprint.h"
+#include "model/qat.h"
 #include "recipes/eval_args.h"
+#include "train/evaluate_adapter.h"
 #include "train/evaluation/comparison.h"
 #include "train/progress.h"
 #include "train/session.h"
@@ -37,18 +42,43 @@ std::string RowText(const Dataset& dataset, int64_t record) {
   return text;
 }
 
-// A PEFT folder stands on the base.
-Bundle OpenTuned(const EvalArgs& args) {
-  const std::string& tuned = args.compare[1];
-  if (std::filesystem::exists(tuned + "/adapter_config.json"))
-    return OpenForEval(args.compare[0], tuned, args.base);
-  return OpenForEval(tuned, "", args.base);
-}
+// The two models. An adapter that leaves the base as it is comes and goes on one model, in the
+// memory of one.
+class TwoModels {
+ public:
+  explicit TwoModels(const EvalArgs& args) : base_(OpenForEval(args.compare[0], "", args.base)) {
+    const std::string& tuned = args.compare[1];
+    const bool adapter = std::filesystem::exists(tuned + "/adapter_config.json");
+    if (adapter && !ReadQatRecord(tuned) && OpenAdapter(tuned).config.modules_to_save.empty()) {
+      const AdapterConfig config = adapters_.emplace(base_.model).Add("tuned", tuned);
+      if (const auto warning =
+              OtherBaseWarning(config, tuned, OpenCheckpointFiles(base_.path), base_.path))
+        std::fprintf(stderr, "warning: %s\n", warning->c_str());
+    } else {
+      tuned_ = adapter ? OpenForEval(args.compare[0], tuned, args.base)
+                       : OpenForEval(tuned, "", args.base);
+    }
+  }
+  Bundle& Get(bool tuned) {
+    if (adapters_) adapters_->Use(tuned ? "tuned" : "");
+    return tuned && tuned_ ? *tuned_ : base_;
+  }
+  PairResult Evaluate(const Sequences& sequences, const EvalOptions& options) {
+    if (tuned_) return EvaluatePair(base_.model, tuned_->model, sequences, options);
+    return EvaluateAdapter(
+        base_.model, [this](bool with) { Get(with); }, sequences, options);
+  }
 
-std::vector<ComparedAnswer> CompareAnswers(const EvalArgs& args, Bundle& before, Bundle& after,
+ private:
+  Bundle base_;
+  std::optional<Bundle> tuned_;         // a model of its own
+  std::optional<AdapterSet> adapters_;  // else the base's
+};
+
+std::vector<ComparedAnswer> CompareAnswers(const EvalArgs& args, TwoModels& models,
                                            const NamedData& data) {
-  const AnswerResult first = RunEvalAnswers(args, before, *data.dataset, false),
-                     second = RunEvalAnswers(args, after, *data.dataset, false);
+  const AnswerResult first = RunEvalAnswers(args, models.Get(false), *data.dataset, false),
+                     second = RunEvalAnswers(args, models.Get(true), *data.dataset, false);
   std::map<int64_t, const Answer*> by_record;
   for (const Answer& answer : first.answers) by_record[answer.record] = &answer;
   std::vector<ComparedAnswer> answers;
@@ -73,7 +103,8 @@ void RunEvalCompare(const EvalArgs& args) {
   LAPIDARY_CHECK(!args.no_loss || args.answers,
                  "eval --compare: --no-loss must be with --answers; got it alone");
   const NamedData data = OpenNamedData(args.data, args.limit);
-  Bundle before = OpenForEval(args.compare[0], "", args.base), after = OpenTuned(args);
+  TwoModels models(args);
+  Bundle& before = models.Get(false);
   const SampleBuilder builder(before.RequireTokenizer(), EvalSampleOptions(args, before.media));
   std::vector<ComparedRecord> records;
   if (!args.no_loss) {
@@ -84,7 +115,7 @@ void RunEvalCompare(const EvalArgs& args) {
     Progress bar(args.quiet ? nullptr : stderr, "both models",
                  static_cast<int64_t>(sequences.lengths.size()));
     options.on_batch = [&](int64_t done) { bar.Update(done, ""); };
-    const PairResult pair = EvaluatePair(before.model, after.model, sequences, options);
+    const PairResult pair = models.Evaluate(sequences, options);
     for (const PairRecord& record : pair.records) {
       records.push_back(
           {data.NameOf(record.first.record), record, RowText(*data.dataset, record.first.record)});
@@ -94,7 +125,7 @@ void RunEvalCompare(const EvalArgs& args) {
   if (args.answers) {
     EvalArgs all = args;
     all.limit = 0;  // the data are limited already
-    answers = CompareAnswers(all, before, after, data);
+    answers = CompareAnswers(all, models, data);
   }
   ComparisonOptions options;
   options.resampling.seed = static_cast<uint64_t>(args.seed);

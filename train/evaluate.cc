@@ -8,6 +8,7 @@
 #include "autograd/base/file.h"
 #include "autograd/base/parallel.h"
 #include "quant/safetensors.h"
+#include "train/evaluate_adapter.h"
 #include "train/micro_batch.h"
 
 namespace lapidary {
@@ -260,10 +261,10 @@ double RowKl(const float* p, const float* q, int64_t n, bool* same_top) {
   return std::max(0.0, kl);
 }
 
-}  // namespace
-
-PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences& sequences,
-                        const EvalOptions& options) {
+// `use`: called with false in front of the first model's pass, with true in front of the second's.
+PairResult EvaluateTwo(Transformer& first, Transformer& second,
+                       const std::function<void(bool)>& use, const Sequences& sequences,
+                       const EvalOptions& options) {
   const Clock::time_point start = Clock::now();
   const int64_t vocab = first.config.text.vocab_size;
   LAPIDARY_CHECK(second.config.text.vocab_size == vocab,
@@ -273,8 +274,10 @@ PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences
   for (int64_t i = 0; i < static_cast<int64_t>(sequences.lengths.size()); ++i) {
     const Batch batch = sequences.get(i);
     EvalResult counts[2];
-    const Tensor hidden[2] = {RunBatch(first, batch, options, &counts[0]),
-                              RunBatch(second, batch, options, &counts[1])};
+    if (use) use(false);
+    const Tensor before = RunBatch(first, batch, options, &counts[0]);
+    if (use) use(true);
+    const Tensor hidden[2] = {before, RunBatch(second, batch, options, &counts[1])};
     PairRecord record = {counts[0].records.at(0), counts[1].all};
     for (int64_t row = 0; row < batch.size(); row += kLogitRows) {
       const int64_t rows = std::min(kLogitRows, batch.size() - row);
@@ -314,6 +317,18 @@ PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences
   }
   pair.seconds = Since(start);
   return pair;
+}
+
+}  // namespace
+
+PairResult EvaluatePair(Transformer& first, Transformer& second, const Sequences& sequences,
+                        const EvalOptions& options) {
+  return EvaluateTwo(first, second, {}, sequences, options);
+}
+
+PairResult EvaluateAdapter(Transformer& model, const std::function<void(bool with)>& use,
+                           const Sequences& sequences, const EvalOptions& options) {
+  return EvaluateTwo(model, model, use, sequences, options);
 }
 
 Json EvalJson(const EvalResult& result) {
