@@ -7,6 +7,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "train/page.h"
 #include "train/progress.h"
 #include "train/run_card.h"
 #include "train/svg_plot.h"
@@ -15,35 +16,6 @@ namespace lapidary {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr char kStyle[] = R"(
-:root { --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --back: #ffffff; --card: #f8f9fb; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2d3541; --back: #12161c; --card: #1a2028; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
-  max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p.sub { color: var(--soft); margin: 0 0 1.2rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .7rem; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: .7rem .9rem; }
-.card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .85rem; }
-.plots { display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); }
-.wide { overflow-x: auto; } .wide td { min-width: 5.5rem; }
-.card, td, th, li, p { overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; }
-svg .title { font-size: 14px; font-weight: 600; fill: var(--ink); }
-svg .tick { font-size: 11px; fill: var(--soft); } svg .grid { stroke: var(--line); }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; color: var(--soft);
-  font-weight: 600; } th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line);
-  vertical-align: top; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.good { color: #12805c; } .bad { color: #c4320a; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem;
-  overflow-x: auto; font-size: 13px; } code { font-size: 13px; overflow-wrap: anywhere; }
-)";
 
 std::string Percent(double share) {
   char text[32];
@@ -234,15 +206,13 @@ double LastValue(const Json& log, const char* key) {
 
 std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary, const Json& card) {
   const Json& log = summary.log;
-  std::string html = StrCat(
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>",
-      HtmlText(config.output_dir), "</title><style>", kStyle, "</style></head><body>\n<h1>",
-      HtmlText(config.output_dir), "</h1>\n<p class=\"sub\">",
-      config.lora ? StrCat(config.lora->use_dora ? "DoRA" : "LoRA", " of rank ", config.lora->r)
-                  : std::string("Full fine-tuning"),
-      " of <code>", HtmlText(config.model_name_or_path), "</code>",
-      summary.interrupted ? ", interrupted" : "", "</p>\n<div class=\"cards\">\n");
+  std::string html = PageHead(config.output_dir,
+                              StrCat(config.lora ? StrCat(config.lora->use_dora ? "DoRA" : "LoRA",
+                                                          " of rank ", config.lora->r)
+                                                 : std::string("Full fine-tuning"),
+                                     " of <code>", HtmlText(config.model_name_or_path), "</code>",
+                                     summary.interrupted ? ", interrupted" : "")) +
+                     "<div class=\"cards\">\n";
   html += CardHtml(StrCat(CountText(summary.steps), " / ", CountText(summary.total_steps)),
                    "optimizer steps");
   html += CardHtml(NumberText(LastValue(log, "loss")), "last training loss");
@@ -271,7 +241,7 @@ std::string ReportHtml(const TrainConfig& config, const TrainSummary& summary, c
       "same.</p>\n" +
       StrCat(kCardBegin, Table(card), kCardEnd);
   html += "<h2>Configuration</h2>\n<pre>" + HtmlText(TrainConfigText(config)) + "</pre>\n";
-  return html + "</body></html>\n";
+  return html + PageEnd();
 }
 
 std::string WithRunCard(const std::string& html, const Json& card) {

@@ -9,6 +9,7 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
+#include "train/page.h"
 #include "train/progress.h"
 #include "train/svg_plot.h"
 
@@ -164,26 +165,13 @@ std::string WatchHtml(const RunView& view, int refresh_s) {
   const std::string left = view.finished ? std::string("finished")
                                          : ClockText(view.SecondsLeft()) + " left, last line " +
                                                ClockText(view.age_s) + " ago";
-  std::string html = StrCat(
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width, initial-scale=1\">",
-      view.finished ? std::string()
-                    : StrCat("<meta http-equiv=\"refresh\" content=\"", refresh_s, "\">"),
-      "<title>", HtmlText(view.folder), R"(</title><style>
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --back: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2d3541; --back: #12161c; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
-  max-width: 1080px; margin: 1rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.2rem; } svg { width: 100%; height: auto; }
-.plots { display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); }
-svg .title { font-size: 14px; fill: var(--ink); } svg .tick { font-size: 11px; fill: var(--soft); }
-svg .grid { stroke: var(--line); }
-</style></head><body>
-<h1>)",
-      HtmlText(view.folder), "</h1>\n<p>step ", CountText(view.step), " of ", total, ", ", left,
-      ", ", BytesText(view.peak_memory_bytes), "</p>\n<div class=\"plots\">\n");
+  std::string html = PageHead(view.folder,
+                              StrCat("step ", CountText(view.step), " of ", total, ", ", left, ", ",
+                                     BytesText(view.peak_memory_bytes)),
+                              view.finished ? std::string()
+                                            : StrCat("<meta http-equiv=\"refresh\" content=\"",
+                                                     refresh_s, "\">")) +
+                     "<div class=\"plots\">\n";
   html += PlotSvg(
       {"Loss (nats a token)",
        "step",
@@ -193,7 +181,7 @@ svg .grid { stroke: var(--line); }
       PlotSvg({"Learning rate", "step", {{"rate", "#7a5af8", view.learning_rate, false}}, true});
   html += PlotSvg(
       {"Tokens a second", "step", {{"tokens/s", "#12805c", view.tokens_per_s, false}}, true});
-  return html + "</div></body></html>\n";
+  return html + "</div>" + PageEnd();
 }
 
 std::string WatchText(const RunView& view, int columns, int rows) {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "autograd/base/error.h"
-#include "train/evaluation/page.h"
+#include "train/page.h"
 #include "train/progress.h"
 #include "train/svg_plot.h"
 
@@ -280,7 +280,7 @@ Json ComparisonJson(const Comparison& comparison) {
 std::string ComparisonHtml(const Comparison& comparison, const std::string& before,
                            const std::string& after) {
   std::string html =
-      PageHead("Before and after", StrCat("Before: ", before, ". After: ", after, "."));
+      PageHead("Before and after", HtmlText(StrCat("Before: ", before, ". After: ", after, ".")));
   html += StrCat("<p class=\"verdict ", comparison.worse ? "bad" : "good", "\">",
                  HtmlText(comparison.verdict), "</p>\n");
   html += TableHead({"", "records", "loss before", "after", "change (95 %)", "p", "KL", "same top",

@@ -9,8 +9,9 @@
 
 #include "autograd/base/error.h"
 #include "train/evaluation/metrics.h"
-#include "train/evaluation/page.h"
+#include "train/page.h"
 #include "train/progress.h"
+#include "train/svg_plot.h"
 
 namespace lapidary {
 namespace {
@@ -151,10 +152,11 @@ Json ResultsJson(const EvalResults& results, const ResamplingOptions& options) {
 }
 
 std::string ResultsHtml(const EvalResults& results, const ResamplingOptions& options) {
-  std::string html = PageHead(
-      results.task,
-      StrCat(results.model, results.adapter.empty() ? "" : StrCat(" with ", results.adapter), ", ",
-             results.answers.size(), " answers in ", ClockText(results.seconds)));
+  std::string html =
+      PageHead(results.task,
+               HtmlText(StrCat(
+                   results.model, results.adapter.empty() ? "" : StrCat(" with ", results.adapter),
+                   ", ", results.answers.size(), " answers in ", ClockText(results.seconds))));
   html += TableHead({"", "records", "scorer", "figure", "95 % interval"});
   const auto rows = [&](const std::string& group, const std::string& name) {
     for (size_t m = 0; m < results.metrics.size(); ++m) {

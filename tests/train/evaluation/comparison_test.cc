@@ -8,8 +8,8 @@
 
 #include "autograd/base/error.h"
 #include "autograd/base/random.h"
-#include "train/evaluation/page.h"
 #include "train/evaluation/windows.h"
+#include "train/page.h"
 
 namespace lapidary {
 namespace {
