@@ -25,7 +25,8 @@ void Batch::Add(const Sample& sample, int64_t record) {
   const int64_t n = sample.size();
   LAPIDARY_CHECK(n > 0, "batch: a document must have tokens; got none");
   starts.push_back(begin);
-  documents.push_back({begin, record, sample.images, sample.sounds, sample.videos, sample.where});
+  documents.push_back(
+      {begin, record, sample.images, sample.sounds, sample.videos, sample.where, sample.label});
   ids.insert(ids.end(), sample.ids.begin(), sample.ids.end());
   types.insert(types.end(), sample.types.begin(), sample.types.end());
   for (int64_t i = 0; i < n; ++i) {

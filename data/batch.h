@@ -4,6 +4,7 @@
 #define LAPIDARY_DATA_BATCH_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ struct BatchDocument {
   int64_t begin = 0;   // its first token
   int64_t record = 0;  // index in the data set
   int64_t images = 0, sounds = 0, videos = 0;
-  std::string where;  // "file:line"
+  std::string where;               // "file:line"
+  std::optional<bool> label = {};  // Sample::label
 };
 
 struct Batch {

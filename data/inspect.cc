@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "autograd/base/error.h"
+#include "data/readers.h"
 
 namespace lapidary {
 namespace {
@@ -84,7 +85,8 @@ DataReport InspectDataset(const Dataset& dataset, const SampleBuilder& builder, 
     std::string error;
     try {
       record = dataset.Read(i);
-      built = builder.Build(*record);
+      if (record->label) ++(*record->label ? report.desirable : report.undesirable);
+      built = builder.Build(WithoutLabel(*record));  // both kinds are trained on
     } catch (const Error& e) {
       error = e.what();
       problem(i, error);
@@ -145,6 +147,7 @@ Json ReportJson(const DataReport& r) {
         {"audio", r.with_audio},
         {"video", r.with_video}}},
       {"dropped_thoughts", r.dropped_thoughts},
+      {"labels", {{"true", r.desirable}, {"false", r.undesirable}}},
       {"problems", problems},
       {"more_problems", r.more_problems}};
 }
@@ -158,6 +161,9 @@ std::string ReportText(const DataReport& r) {
              ", max ", r.longest, "\nmedia     ", r.images, " images, ", r.sounds, " sounds, ",
              r.videos, " videos\nrecords   ", r.text_only, " text only, ", r.with_image,
              " with images, ", r.with_audio, " with sounds, ", r.with_video, " with videos\n");
+  if (r.desirable + r.undesirable > 0) {
+    out += StrCat("labels    ", r.desirable, " true, ", r.undesirable, " false\n");
+  }
   if (r.dropped_thoughts > 0) {
     out += StrCat("note      ", r.dropped_thoughts,
                   " thoughts are left out: the template keeps those after the last user message, "

@@ -34,6 +34,7 @@ struct DataReport {
   int64_t images = 0, sounds = 0, videos = 0;
   int64_t text_only = 0, with_image = 0, with_audio = 0, with_video = 0;  // records
   int64_t dropped_thoughts = 0;
+  int64_t desirable = 0, undesirable = 0;  // records with a label
   int64_t shortest = 0, median = 0, p95 = 0, longest = 0;
   std::vector<Problem> problems;  // broken records and those dropped or cut, in order
   int64_t more_problems = 0;      // beyond the limit

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "autograd/base/error.h"
@@ -37,30 +38,51 @@ Record ReadMessages(Json row, const RecordPlace& place) {
   return record;
 }
 
-bool FitsPrompt(const Json& row) {
+bool HasPrompt(const Json& row) {
   return (HasString(row, "prompt") && HasString(row, "completion")) ||
          (HasList(row, "prompt") && HasList(row, "completion"));
 }
 
+std::optional<bool> LabelOf(const Json& row) {
+  const Json* label = FindMember(row, "label");
+  if (label == nullptr || !label->is_boolean()) return std::nullopt;
+  return label->get<bool>();
+}
+
+bool FitsPrompt(const Json& row) { return HasPrompt(row) && !LabelOf(row); }
+
+// A label is kept however the row is read: an answer labelled false is never just an answer.
 Record ReadPrompt(Json row, const RecordPlace& place) {
-  LAPIDARY_CHECK(FitsPrompt(row), place.where,
+  LAPIDARY_CHECK(HasPrompt(row), place.where,
                  ": prompt and completion must be two strings or two lists of messages; got ",
                  DumpJson(row).substr(0, 80));
   MediaColumns columns(row, place);
-  if (row["prompt"].is_string()) {
-    Record record = NewRecord(RecordKind::kPromptCompletion, row, place);
+  const bool text = row["prompt"].is_string();
+  Record record =
+      NewRecord(text ? RecordKind::kPromptCompletion : RecordKind::kMessages, row, place);
+  record.label = LabelOf(row);
+  if (text) {
     record.prompt = row["prompt"];
     record.completion = row["completion"];
     columns.TakeAll(record);
     return record;
   }
-  Record record = NewRecord(RecordKind::kMessages, row, place);
   MessageReader reader(record, columns, place);
   reader.Read(std::move(row["prompt"]));
   record.prompt_messages = static_cast<int64_t>(record.messages.size());
   reader.Read(std::move(row["completion"]));
   reader.PlaceRest();
   return record;
+}
+
+bool FitsUnpaired(const Json& row) { return HasPrompt(row) && LabelOf(row); }
+
+Record ReadUnpaired(Json row, const RecordPlace& place) {
+  const Json* label = FindMember(row, "label");
+  LAPIDARY_CHECK(LabelOf(row), place.where,
+                 ": label must be true (an answer to be desired) or false; got ",
+                 label == nullptr ? "none" : DumpJson(*label).substr(0, 80));
+  return ReadPrompt(std::move(row), place);
 }
 
 bool FitsText(const Json& row) { return HasString(row, "text"); }
@@ -98,6 +120,11 @@ const char* MediaKindName(MediaKind kind) {
   return kind == MediaKind::kImage ? "image" : kind == MediaKind::kAudio ? "audio" : "video";
 }
 
+Record WithoutLabel(Record record) {
+  record.label.reset();
+  return record;
+}
+
 Record ChosenOf(const Record& pair) { return SideOf(pair, true); }
 Record RejectedOf(const Record& pair) { return SideOf(pair, false); }
 
@@ -107,6 +134,8 @@ const std::vector<RecordFormat>& RecordFormats() {
        ReadMessages},
       {"preference", R"({"prompt": ..., "chosen": ..., "rejected": ...})", FitsPreference,
        ReadPreference},
+      {"unpaired", R"({"prompt": ..., "completion": ..., "label": true})", FitsUnpaired,
+       ReadUnpaired},
       {"prompt_completion", R"({"prompt": ..., "completion": ...})", FitsPrompt, ReadPrompt},
       {"sharegpt", R"({"conversations": [{"from": "human", "value": ...}, ...]})", FitsShareGpt,
        ReadShareGpt},

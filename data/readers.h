@@ -40,6 +40,8 @@ const RecordFormat* RecognizeFormat(const std::vector<nlohmann::ordered_json>& r
 // other kinds.
 Record ChosenOf(const Record& pair);
 Record RejectedOf(const Record& pair);
+// The record as a prompt and completion that nobody has judged.
+Record WithoutLabel(Record record);
 
 }  // namespace lapidary
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ struct Record {
   std::string completion;
   nlohmann::ordered_json rejected;  // preference pairs: the other answer's messages
   std::string rejected_completion;  // or text
+  // Prompt and completion: whether the answer is one to be desired, where somebody has judged it
+  // (TRL's unpaired preference; for loss.type kto).
+  std::optional<bool> label;
   std::vector<MediaRef> media;
   std::string where;  // "file:line"
 };

@@ -383,6 +383,15 @@ BuiltSample SampleBuilder::Make(const Record& given, const BuildKey& key, bool h
   LAPIDARY_CHECK(!pair || options_.preference == PreferencePolicy::kChosen, given.where,
                  ": a preference pair needs a preference trainer; got plain fine-tuning; try "
                  "preference \"chosen\" to train on the chosen answers");
+  LAPIDARY_CHECK(!given.label || options_.preference == PreferencePolicy::kChosen, given.where,
+                 ": an answer with a label needs a preference trainer; got plain fine-tuning; try "
+                 "\"loss\": {\"type\": \"kto\"}, or preference \"chosen\" to train on the answers "
+                 "labelled true");
+  if (given.label && !*given.label) {
+    BuiltSample left_out;
+    left_out.note = given.where + ": labelled false; left out";
+    return left_out;
+  }
   const Record chosen = pair ? ChosenOf(given) : Record();
   const Record& record = pair ? chosen : given;
   Text text = Compose(record);

@@ -49,6 +49,7 @@ struct Sample {
   int64_t images = 0, sounds = 0, videos = 0;  // media items
   int64_t dropped_thoughts = 0;                // see RenderedChat
   std::string where;
+  std::optional<bool> label;  // of a preference trainer that takes answers one by one
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
   int64_t trained() const;  // tokens with a weight that can be targets (all but the first)
@@ -73,7 +74,8 @@ enum class TrainOn {
   kAll,        // all text but tool responses, marks of media and inserted empty thoughts
 };
 
-// What a preference pair is outside a preference trainer.
+// What a preference pair, or an answer with a label, is outside a preference trainer: an error, or
+// the chosen answer, or that answer if it is to be desired.
 enum class PreferencePolicy { kError, kChosen };
 
 // What to do with a clip that has more than max_frames frames at the wanted rate.

@@ -19,7 +19,9 @@ class RecordSource : public SampleSource {
   uint64_t Fingerprint() const override { return dataset_->Fingerprint(); }
   bool OneEach() const override {
     const OnTooLong policy = builder_.options().on_too_long;
-    return policy != OnTooLong::kDrop && policy != OnTooLong::kSplit;
+    // Of answers with a label those to be desired are taken.
+    return policy != OnTooLong::kDrop && policy != OnTooLong::kSplit &&
+           builder_.options().preference == PreferencePolicy::kError;
   }
 
   RecordOutcome Build(int64_t record, int64_t epoch) const override {

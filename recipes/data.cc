@@ -18,6 +18,7 @@
 #include "data/inspect.h"
 #include "data/json.h"
 #include "data/prepared.h"
+#include "data/readers.h"
 #include "data/sample.h"
 #include "data/survey.h"
 #include "data/tokenizer.h"
@@ -64,7 +65,7 @@ void PrintSamples(const DataArgs& args, const Dataset& dataset, const SampleBuil
   for (int64_t i = 0; i < std::min(args.limit, dataset.size()); ++i) {
     std::string text;
     try {
-      BuiltSample built = builder.Build(dataset.Read(i));
+      BuiltSample built = builder.Build(WithoutLabel(dataset.Read(i)));
       if (!built.sample) {
         text = built.note;
       } else if (args.json) {
@@ -166,7 +167,7 @@ void AddOne(CLI::App& parent, const char* name, const char* help, View view) {
                       "(default: a small built-in tokenizer)");
   command->add_flag("--json", args->json, "print JSON");
   command->add_option("--format", args->format,
-                      "auto, messages, preference, prompt_completion, sharegpt, alpaca, "
+                      "auto, messages, preference, unpaired, prompt_completion, sharegpt, alpaca, "
                       "audio_text, image_text or text (default auto)");
   command->add_flag("--allow-outside-paths", args->outside,
                     "media may lie outside the folder of the file that names them");

@@ -143,8 +143,6 @@ struct TrainConfig {
   double loss_spike_factor = 0;   // stop at a loss of so many times the recent mean; 0: never
 
   bool GreaterIsBetter() const;
-  // Documents of a micro-batch: a pair has two.
-  int64_t TrainDocuments() const { return per_device_train_batch_size * (loss ? 2 : 1); }
 };
 
 // Reads `path`, applies `overrides` ("key=value" or "lora.r=8"; the value is JSON, or else a

@@ -97,7 +97,8 @@ void CheckLoss(const TrainConfig& c, const Origin& origin) {
   need(!c.distillation, "distillation", "null");
   need(c.neftune_noise_alpha == 0, "neftune_noise_alpha", "0");
   need(c.loss->type != "kto" || c.loss->LossType() != "kto" || c.per_device_train_batch_size >= 2,
-       "per_device_train_batch_size", "at least 2 pairs, for the KL is measured on mixed pairs,");
+       "per_device_train_batch_size",
+       "at least 2 records, for the KL is measured on mixed answers,");
 }
 
 void CheckEnd(const TrainConfig& c, const Origin& origin) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/bundle.h"
+#include "train/pair_source.h"
 #include "train/progress.h"
 #include "train/session.h"
 
@@ -114,7 +115,7 @@ void SurveyData(const TrainConfig& config, const MediaConfig& media, MediaSurvey
     counts = CountPreparedMedia(config.train_files[0].path, media);
     survey->records = survey->looked_at = static_cast<int64_t>(counts.size());
   }
-  const int64_t batch = config.TrainDocuments();
+  const int64_t batch = TrainDocuments(config);
   const bool waits = config.packing || config.group_by_length;
   FillLoader(counts, config.packing ? config.pack_window : batch,
              config.gradient_accumulation_steps, config.max_length * batch,
@@ -122,7 +123,7 @@ void SurveyData(const TrainConfig& config, const MediaConfig& media, MediaSurvey
   if (eval == nullptr) return;
   survey->evaluates = true;
   options.augment = {};
-  const int64_t eval_batch = config.per_device_eval_batch_size * (config.loss ? 2 : 1);
+  const int64_t eval_batch = config.per_device_eval_batch_size * DocumentsPerRecord(config);
   FillLoader(CountRecords(*eval, options, survey), eval_batch, 1, config.max_length * eval_batch, 0,
              1, &survey->eval);
   survey->eval_tokens = EvalTokens(config, *eval, options);

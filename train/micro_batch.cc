@@ -26,7 +26,10 @@ MicroBatch MakeMicroBatch(const Batch& batch) {
   micro.targets = batch.targets;
   std::replace(micro.targets.begin(), micro.targets.end(), -1, 0);
   micro.weights = batch.weights;
-  for (const BatchDocument& document : batch.documents) micro.names.push_back(document.where);
+  for (const BatchDocument& document : batch.documents) {
+    micro.names.push_back(document.where);
+    if (document.label) micro.labels.push_back(*document.label);
+  }
   return micro;
 }
 

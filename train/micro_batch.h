@@ -16,6 +16,7 @@ struct MicroBatch {
   ModelInput input;                // N tokens
   std::vector<int32_t> targets;    // [N] what follows each token; any value where the weight is 0
   std::vector<float> weights;      // [N] 1: the target is trained; 0: it is not
+  std::vector<bool> labels;        // of documents that are answers with one (KTO); else empty
   std::vector<std::string> names;  // the records in it, for messages ("train.jsonl:17")
 };
 

@@ -17,6 +17,7 @@
 #include "model/generate.h"
 #include "model/load.h"
 #include "train/ema.h"
+#include "train/pair_source.h"
 #include "train/progress.h"
 #include "train/session.h"
 #include "train/step.h"
@@ -271,7 +272,10 @@ class Rehearsal {
   // One micro-batch with the most media; the rows of the others of the step are there meanwhile.
   void Step() {
     const LoaderMedia& media = plan_.media.train;
-    MicroBatch batch = LongestBatch(plan_.tokens, config_.TrainDocuments());
+    MicroBatch batch = LongestBatch(plan_.tokens, documents_);
+    if (config_.loss && documents_ == config_.per_device_train_batch_size) {
+      batch.labels.assign(static_cast<size_t>(documents_), true);
+    }
     AddMedia(loaded_.model, media.batch, &batch.input);
     std::vector<Tensor> others;
     const int64_t rest = media.bytes(media.step) - media.bytes(media.batch);
@@ -311,6 +315,7 @@ class Rehearsal {
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<Ema> ema_, start_;
   StepOptions options_;
+  const int64_t documents_ = plan_.tokens / config_.max_length;  // of a micro-batch
   int64_t lowest_ = 0, more_ = 0;  // parameters of the lowest block; by which another has more
   int64_t left_width_ = 0;         // bytes of a value in a block that was left
   std::vector<Tensor> spares_;
@@ -514,7 +519,7 @@ MemoryPlan PlanMemory(const TrainConfig& config) {
     plan.limit = ParseBytes(config.memory_limit, "memory_limit");
     plan.limit_from = "memory_limit";
   }
-  plan.tokens = config.max_length * config.TrainDocuments();
+  plan.tokens = config.max_length * TrainDocuments(config);
   plan.tokens_per_step = plan.tokens * config.gradient_accumulation_steps;
   plan.parts.data = kBytesPerToken * (plan.tokens_per_step + 2 * plan.tokens);
   int64_t least = 0;

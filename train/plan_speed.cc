@@ -54,15 +54,44 @@ Speed MeasureShape(int32_t format, int64_t rows, int64_t cols, int64_t tokens, C
       Measure(seconds / 2, flop, [&] { GemmInputGrad(y.data(), n, w, x.data(), false, compute); })};
 }
 
+// In what part of a run's steps a layer trains as float32, and in what part gradients pass through
+// it on their way to a layer below.
+struct LayerShare {
+  double trains = 0, passes = 0;
+};
+
+std::vector<LayerShare> LayerShares(const TrainConfig& config, int64_t layers) {
+  const LayerShare all = {config.lora ? 0.0 : 1.0, config.lora ? 1.0 : 0.0};
+  std::vector<LayerShare> shares(static_cast<size_t>(layers), all);
+  std::vector<std::vector<int64_t>> slices;  // each trained in an equal part of the steps
+  if (!config.trainable_layers.empty()) slices.push_back(config.trainable_layers);
+  if (config.block_coordinate) {
+    const BlockSchedule schedule(*config.block_coordinate, layers, 0);
+    for (int64_t b = 0; b < schedule.blocks(); ++b) slices.push_back(schedule.Layers(b));
+  }
+  if (slices.empty()) return shares;
+  shares.assign(shares.size(), {});
+  const double part = 1 / static_cast<double>(slices.size());
+  for (const std::vector<int64_t>& slice : slices) {
+    const int64_t lowest = *std::min_element(slice.begin(), slice.end());
+    for (int64_t i = lowest; i < layers; ++i) {
+      const bool trains = std::find(slice.begin(), slice.end(), i) != slice.end();
+      LayerShare& share = shares[static_cast<size_t>(i)];
+      (trains ? share.trains : share.passes) += part;
+    }
+  }
+  return shares;
+}
+
 }  // namespace
 
 SpeedEstimate EstimateSpeed(const TrainConfig& config, const MemoryPlan& plan) {
   const CheckpointFiles files = OpenCheckpointFiles(config.model_name_or_path);
   const Compute compute = ComputeOf(config.compute);
   using Key = std::tuple<int32_t, int64_t, int64_t>;
-  const auto key_of = [&](const StoredTensor& t) {
-    return Key{config.lora ? t.format->id : kFormatF32, t.rows(), t.cols()};
-  };
+  const std::vector<LayerShare> shares =
+      LayerShares(config, static_cast<int64_t>(files.config.text.layers.size()));
+  const bool slices = config.block_coordinate || !config.trainable_layers.empty();
   // Multiply-adds of a token through each shape: forward passes, gradients of inputs, of weights.
   struct Work {
     double forward = 0, gradient = 0;
@@ -74,8 +103,10 @@ SpeedEstimate EstimateSpeed(const TrainConfig& config, const MemoryPlan& plan) {
                                     ? "lm_head.weight"
                                     : "embed_tokens.weight") != std::string::npos;
     double again = 0;
+    LayerShare share = {config.lora || slices ? 0.0 : 1.0, config.lora || slices ? 1.0 : 0.0};
     if (name.compare(0, prefix.size(), prefix) == 0 && tensor.shape.size() == 2) {
       const size_t layer = static_cast<size_t>(std::stoll(name.substr(prefix.size())));
+      share = shares.at(layer);
       const LayerKeep keep =
           plan.checkpointing ? plan.policy.Of(layer).keep : LayerKeep::kEverything;
       const bool feed_forward = name.find(".mlp.") != std::string::npos;
@@ -84,8 +115,16 @@ SpeedEstimate EstimateSpeed(const TrainConfig& config, const MemoryPlan& plan) {
       continue;
     }
     const double size = 2.0 * static_cast<double>(tensor.rows() * tensor.cols());
-    work[key_of(tensor)].forward += size * (1 + again);
-    work[key_of(tensor)].gradient += size * (config.lora ? 1 : 2);
+    if (share.trains > 0) {
+      Work& w = work[Key{kFormatF32, tensor.rows(), tensor.cols()}];
+      w.forward += size * share.trains * (1 + again);
+      w.gradient += size * share.trains * 2;
+    }
+    if (share.trains < 1) {
+      Work& w = work[Key{tensor.format->id, tensor.rows(), tensor.cols()}];
+      w.forward += size * (1 - share.trains + share.passes * again);
+      w.gradient += size * share.passes;
+    }
   }
   SpeedEstimate estimate;
   double seconds = 0;
@@ -101,13 +140,15 @@ SpeedEstimate EstimateSpeed(const TrainConfig& config, const MemoryPlan& plan) {
   // rate.
   double pairs = 0;
   const TextConfig& text = files.config.text;
-  for (const LayerConfig& layer : text.layers) {
+  for (size_t i = 0; i < text.layers.size(); ++i) {
+    const LayerConfig& layer = text.layers[i];
     const double length = static_cast<double>(config.max_length);
     const double window = static_cast<double>(text.sliding_window);
     const double keys = layer.full_attention || length < window
                             ? length / 2
                             : window - window * window / (2 * length);
-    pairs += keys * static_cast<double>(text.num_attention_heads * layer.head_dim);
+    const double products = 2 + 7 * (shares[i].trains + shares[i].passes);
+    pairs += keys * static_cast<double>(text.num_attention_heads * layer.head_dim) * products / 9;
   }
   seconds += 2.0 * pairs * 9 / (0.5e9 * estimate.gflops);
   estimate.gflop_per_token += 2.0 * pairs * 9 / 1e9;

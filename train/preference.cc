@@ -20,7 +20,10 @@ std::vector<Span> Documents(const MicroBatch& batch) {
   for (size_t i = 0; i < starts.size(); ++i) {
     spans.push_back({starts[i], i + 1 < starts.size() ? starts[i + 1] : batch.input.size()});
   }
-  LAPIDARY_CHECK(!spans.empty() && spans.size() % 2 == 0,
+  LAPIDARY_CHECK(batch.labels.empty() || batch.labels.size() == spans.size(),
+                 "preference: a micro-batch must have a label for every answer, or none; got ",
+                 batch.labels.size(), " of ", spans.size());
+  LAPIDARY_CHECK(!spans.empty() && (!batch.labels.empty() || spans.size() % 2 == 0),
                  "preference: a micro-batch must be pairs of documents; got ", spans.size());
   return spans;
 }
@@ -80,7 +83,9 @@ PreferenceScores Reference(Transformer& model, Transformer* reference, const Mic
                            const PreferenceConfig& config, const ForwardOptions& forward,
                            int64_t chunk) {
   PreferenceScores scores;
-  scores.pairs.resize(Documents(batch).size() / 2);
+  const size_t documents = Documents(batch).size();
+  scores.pairs.resize(batch.labels.empty() ? documents / 2 : 0);
+  for (const bool label : batch.labels) scores.answers.push_back({.desirable = label});
   if (!config.HasReference()) return scores;
   LAPIDARY_CHECK(reference, "preference: there must be a reference model; got none");
   const ForwardOptions base = Plain(forward, true), policy = Plain(forward, false);
@@ -89,7 +94,10 @@ PreferenceScores Reference(Transformer& model, Transformer* reference, const Mic
     scores.pairs[i].ref_chosen = answers.log_probs[2 * i];
     scores.pairs[i].ref_rejected = answers.log_probs[2 * i + 1];
   }
-  if (!config.HasKl() || scores.pairs.size() < 2) return scores;
+  for (size_t i = 0; i < scores.answers.size(); ++i) {
+    scores.answers[i].reference = answers.log_probs[i];
+  }
+  if (!config.HasKl() || scores.units() < 2) return scores;
   const MicroBatch mixed = MismatchedBatch(batch);
   const Answers now = Score(model, mixed, policy, chunk);
   const Answers then = Score(*reference, mixed, base, chunk);
@@ -107,7 +115,24 @@ void Fill(const Answers& answers, PreferenceScores* scores) {
     pair.chosen_tokens = answers.tokens[2 * i];
     pair.rejected_tokens = answers.tokens[2 * i + 1];
   }
+  for (size_t i = 0; i < scores->answers.size(); ++i) {
+    scores->answers[i].log_prob = answers.log_probs[i];
+  }
   scores->correct = answers.correct;
+}
+
+// Derivatives of the sum of losses by each document's log-probability.
+std::vector<double> Slopes(const PreferenceConfig& config, const PreferenceScores& scores) {
+  std::vector<double> slopes;
+  for (const PairScores& pair : scores.pairs) {
+    const PairLoss loss = LossOfPair(config, pair, scores.kl);
+    slopes.push_back(loss.d_chosen);
+    slopes.push_back(loss.d_rejected);
+  }
+  for (const AnswerScores& a : scores.answers) {
+    slopes.push_back(LossOfAnswer(config, a.desirable, a.log_prob, a.reference, scores.kl).slope);
+  }
+  return slopes;
 }
 
 }  // namespace
@@ -124,6 +149,7 @@ MicroBatch MismatchedBatch(const MicroBatch& batch) {
   }
   MicroBatch mixed;
   mixed.names = batch.names;
+  mixed.labels = batch.labels;
   std::vector<int64_t> moved(batch.input.ids.size(), -1);  // where a prompt's token goes
   const auto copy = [&](int64_t from) {
     const size_t i = static_cast<size_t>(from);
@@ -133,7 +159,7 @@ MicroBatch MismatchedBatch(const MicroBatch& batch) {
     mixed.weights.push_back(batch.weights[i]);
   };
   for (size_t d = 0; d < count; ++d) {
-    const size_t other = (d + count - 2) % count;
+    const size_t other = (d + count - (batch.labels.empty() ? 2 : 1)) % count;
     mixed.input.document_starts.push_back(static_cast<int32_t>(mixed.input.ids.size()));
     for (int64_t n = spans[d].begin; n < answer[d]; ++n) {
       moved[static_cast<size_t>(n)] = mixed.input.size();
@@ -173,20 +199,41 @@ PreferenceScores ScorePairs(Transformer& model, Transformer* reference, const Mi
   return scores;
 }
 
+void FigureMeans::Add(const std::string& name, double sum, double count) {
+  sums_[name].first += sum;
+  sums_[name].second += count;
+}
+
+std::map<std::string, double> FigureMeans::Means() const {
+  std::map<std::string, double> means;
+  for (const auto& [name, sum] : sums_) means[name] = sum.first / std::max(sum.second, 1.0);
+  const auto chosen = means.find("rewards/chosen"), rejected = means.find("rewards/rejected");
+  if (chosen != means.end() && rejected != means.end()) {
+    means["rewards/margins"] = chosen->second - rejected->second;
+  }
+  return means;
+}
+
 double AddPreferenceFigures(const PreferenceConfig& config, const PreferenceScores& scores,
-                            std::map<std::string, double>* figures) {
+                            FigureMeans* figures) {
   double loss = 0;
-  std::map<std::string, double>& f = *figures;
+  const auto side = [&](bool desirable, double reward, double log_prob) {
+    figures->Add(desirable ? "rewards/chosen" : "rewards/rejected", reward, 1);
+    figures->Add(desirable ? "logps/chosen" : "logps/rejected", log_prob, 1);
+  };
   for (const PairScores& pair : scores.pairs) {
     const PairLoss result = LossOfPair(config, pair, scores.kl);
     loss += result.loss;
-    f["rewards/chosen"] += result.chosen_reward;
-    f["rewards/rejected"] += result.rejected_reward;
-    f["rewards/accuracies"] += result.chosen_reward > result.rejected_reward ? 1.0 : 0.0;
-    f["rewards/margins"] += result.chosen_reward - result.rejected_reward;
-    f["logps/chosen"] += pair.chosen;
-    f["logps/rejected"] += pair.rejected;
+    side(true, result.chosen_reward, pair.chosen);
+    side(false, result.rejected_reward, pair.rejected);
+    figures->Add("rewards/accuracies", result.chosen_reward > result.rejected_reward ? 1 : 0, 1);
   }
+  for (const AnswerScores& a : scores.answers) {
+    const AnswerLoss result = LossOfAnswer(config, a.desirable, a.log_prob, a.reference, scores.kl);
+    loss += result.loss;
+    side(a.desirable, result.reward, a.log_prob);
+  }
+  if (config.HasKl()) figures->Add("kl", scores.kl, 1);
   return loss;
 }
 
@@ -194,7 +241,8 @@ StepResult PreferenceGradients(Transformer& model, const std::vector<Param*>& pa
                                const std::vector<MicroBatch>& micro, const StepOptions& options) {
   const PreferenceConfig& config = *options.preference;
   StepResult result;
-  double pairs = 0, chosen_tokens = 0;
+  FigureMeans figures;
+  double units = 0, chosen_tokens = 0;
   for (const MicroBatch& batch : micro) {
     const std::vector<Span> spans = Documents(batch);
     for (size_t d = 0; d < spans.size(); ++d) {
@@ -204,7 +252,7 @@ StepResult PreferenceGradients(Transformer& model, const std::vector<Param*>& pa
         if (d % 2 == 0) chosen_tokens += weight;
       }
     }
-    pairs += static_cast<double>(spans.size() / 2);
+    units += static_cast<double>(batch.labels.empty() ? spans.size() / 2 : spans.size());
     result.tokens += batch.input.size();
   }
   LAPIDARY_CHECK(result.target_tokens > 0, RecordsText(micro),
@@ -221,7 +269,7 @@ StepResult PreferenceGradients(Transformer& model, const std::vector<Param*>& pa
     Tape tape;
     const Var hidden = Forward(model, tape, input, options.forward);
     Fill(Score(model, hidden.value(), batch, options.forward, options.loss_chunk), &scores);
-    const double loss = AddPreferenceFigures(config, scores, &result.figures);
+    const double loss = AddPreferenceFigures(config, scores, &figures);
     LAPIDARY_CHECK(std::isfinite(loss), RecordsText({batch}), ": the loss must be finite; got ",
                    loss, "; try a lower learning_rate, or look at these records");
     result.loss += loss;
@@ -229,10 +277,10 @@ StepResult PreferenceGradients(Transformer& model, const std::vector<Param*>& pa
     // The gradient of the loss is that of sum w_n * -log p_n with these w.
     std::vector<float> weights = batch.weights;
     const std::vector<Span> spans = Documents(batch);
+    const std::vector<double> slopes = Slopes(config, scores);
     for (size_t d = 0; d < spans.size() && !DryRun(); ++d) {
-      const PairLoss pair = LossOfPair(config, scores.pairs[d / 2], scores.kl);
-      double weight = -(d % 2 == 0 ? pair.d_chosen : pair.d_rejected) / pairs;
-      if (d % 2 == 0) {
+      double weight = -slopes[d] / units;
+      if (batch.labels.empty() && d % 2 == 0) {
         weight += nll;
         nll_sum -= scores.pairs[d / 2].chosen;
       }
@@ -244,8 +292,8 @@ StepResult PreferenceGradients(Transformer& model, const std::vector<Param*>& pa
                             options.loss_chunk, nullptr);
     if (sum.needs_grad()) tape.Backward(sum);
   }
-  for (auto& [name, value] : result.figures) value /= pairs;
-  result.loss = result.loss / pairs + nll * nll_sum;
+  result.figures = figures.Means();
+  result.loss = result.loss / units + nll * nll_sum;
   if (config.NllWeight() > 0) result.figures["nll_loss"] = nll_sum / std::max(chosen_tokens, 1.0);
   return result;
 }

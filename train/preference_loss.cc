@@ -123,6 +123,17 @@ void CheckPreference(const PreferenceConfig& config, const std::string& where) {
                  "; try 0.1");
 }
 
+AnswerLoss LossOfAnswer(const PreferenceConfig& config, bool desirable, double log_prob,
+                        double reference, double kl) {
+  const double ratio = log_prob - reference, k = config.HasKl() ? kl : 0;
+  const double sign = desirable ? 1 : -1;
+  const double weight = desirable ? config.desirable_weight : config.undesirable_weight;
+  const double s = Sigmoid(sign * config.beta * (ratio - k));
+  return {.loss = weight * (1 - s),
+          .slope = -sign * weight * config.beta * s * (1 - s),
+          .reward = config.beta * ratio};
+}
+
 PairLoss LossOfPair(const PreferenceConfig& config, const PairScores& s, double kl) {
   if (config.type == "orpo") return OrpoLoss(config, s);
   if (config.type == "simpo") return SimpoLoss(config, s);
@@ -132,12 +143,11 @@ PairLoss LossOfPair(const PreferenceConfig& config, const PairScores& s, double 
   result.rejected_reward = config.beta * rejected;
   const std::string type = config.LossType();
   if (config.type == "kto") {
-    const double k = config.HasKl() ? kl : 0;
-    const double c = Sigmoid(config.beta * (chosen - k));
-    const double r = Sigmoid(config.beta * (k - rejected));
-    result.loss = 0.5 * (config.desirable_weight * (1 - c) + config.undesirable_weight * (1 - r));
-    result.d_chosen = -0.5 * config.desirable_weight * config.beta * c * (1 - c);
-    result.d_rejected = 0.5 * config.undesirable_weight * config.beta * r * (1 - r);
+    const AnswerLoss c = LossOfAnswer(config, true, s.chosen, s.ref_chosen, kl);
+    const AnswerLoss r = LossOfAnswer(config, false, s.rejected, s.ref_rejected, kl);
+    result.loss = 0.5 * (c.loss + r.loss);
+    result.d_chosen = 0.5 * c.slope;
+    result.d_rejected = 0.5 * r.slope;
     return result;
   }
   const bool mean = type == "ipo" || type == "sigmoid_norm";

@@ -14,7 +14,7 @@
 //         (1 - p) of p = exp(r / n); no reference
 // kto     desirable_weight (1 - s(beta (r_c - q_c - K))), undesirable_weight (1 - s(beta (K - r_r +
 //         q_r))), K = max(0, mean r - q of answers to other prompts), no gradient;
-//         apo_zero_unpaired: K = 0. Mean over answers, so half of both
+//         apo_zero_unpaired: K = 0. Mean over answers, so half of both of a pair
 // Sources: Rafailov et al. 2023, arXiv:2305.18290; Azar et al. 2023, 2310.12036; Hong et al. 2024,
 // 2403.07691; Ethayarajh et al. 2024, 2402.01306; Meng et al. 2024, 2405.14734.
 #ifndef LAPIDARY_TRAIN_PREFERENCE_LOSS_H_
@@ -62,6 +62,15 @@ struct PairLoss {
   double d_chosen = 0, d_rejected = 0;            // derivatives by r
   double chosen_reward = 0, rejected_reward = 0;  // as TRL logs them
 };
+
+// kto: one answer.
+struct AnswerLoss {
+  double loss = 0;
+  double slope = 0;   // derivative by r
+  double reward = 0;  // as TRL logs it
+};
+AnswerLoss LossOfAnswer(const PreferenceConfig& config, bool desirable, double log_prob,
+                        double reference, double kl);
 
 PairLoss LossOfPair(const PreferenceConfig& config, const PairScores& scores, double kl);
 

@@ -258,7 +258,7 @@ void Session::OpenData(const ProblemCallback& report) {
   options.shuffle = config.shuffle;
   options.epochs =
       config.max_steps > 0 ? 0 : static_cast<int64_t>(std::ceil(config.num_train_epochs));
-  options.batch_size = config.TrainDocuments();
+  options.batch_size = TrainDocuments(config);
   options.prefetch_bytes = kPrefetchBytes;
   options.packing = config.packing;
   options.group_by_length = config.group_by_length;
@@ -271,8 +271,9 @@ void Session::OpenData(const ProblemCallback& report) {
   const bool resumed = !state.cursor.is_null();
   LAPIDARY_CHECK(!config.loss || train_data != nullptr, config.train_files[0].path,
                  ": preference training must have records; got a prepared file; try its source");
+  const bool unpaired = TrainsUnpaired(config);
   const auto records = train_data == nullptr ? OpenPrepared(config.train_files[0].path, *builder)
-                       : config.loss         ? MakePairSource(train_data, *builder)
+                       : config.loss         ? MakePreferenceSource(train_data, *builder, unpaired)
                                              : MakeRecordSource(train_data, *builder);
   loader = std::make_unique<Loader>(records, options, resumed ? &state.cursor : nullptr);
 }
@@ -365,28 +366,27 @@ std::map<std::string, double> Session::RunPairEvaluation() {
   LoaderOptions options;
   options.shuffle = false;
   options.epochs = 1;
-  options.batch_size = 2 * config.per_device_eval_batch_size;
+  const bool unpaired = TrainsUnpaired(config);
+  options.batch_size = (unpaired ? 1 : 2) * config.per_device_eval_batch_size;
   options.prefetch_bytes = kPrefetchBytes;
   options.on_error = OnErrorOf(config.on_error);
   SampleOptions samples = builder->options();
   samples.augment = {};
   const SampleBuilder plain(builder->tokenizer(), samples);
-  Loader pairs(MakePairSource(eval_data, plain), options);
+  Loader pairs(MakePreferenceSource(eval_data, plain, unpaired), options);
   ForwardOptions forward;
   forward.compute = step_options.forward.compute;
   forward.image_mask = step_options.forward.image_mask;
   forward.activations = &activations;
-  std::map<std::string, double> figures;
-  double count = 0;
+  FigureMeans figures;
   for (std::optional<Batch> batch = pairs.Next(); batch; batch = pairs.Next()) {
     const PreferenceScores scores =
         ScorePairs(bundle.model, step_options.reference, MakeMicroBatch(*batch), *config.loss,
                    forward, config.loss_chunk);
-    figures["preference_loss"] += AddPreferenceFigures(*config.loss, scores, &figures);
-    count += static_cast<double>(scores.pairs.size());
+    const double loss = AddPreferenceFigures(*config.loss, scores, &figures);
+    figures.Add("preference_loss", loss, scores.units());
   }
-  for (auto& [name, value] : figures) value /= std::max(count, 1.0);
-  return figures;
+  return figures.Means();
 }
 
 AnswerResult Session::RunAnswers() {

@@ -27,13 +27,14 @@ struct StepOptions {
 };
 
 struct StepResult {
-  double loss = 0;                        // mean over the step's target tokens, before the update
-  double divergence = 0;                  // mean KL from the teacher, if there is one
-  double grad_norm = 0;                   // before clipping
-  double target_tokens = 0;               // sum of weights
-  int64_t tokens = 0;                     // tokens of text and media that went through the model
-  int64_t correct = 0;                    // targets that were the arg max
-  std::map<std::string, double> figures;  // others to be logged, means over the step's pairs
+  double loss = 0;           // mean over the step's target tokens, before the update
+  double divergence = 0;     // mean KL from the teacher, if there is one
+  double grad_norm = 0;      // before clipping
+  double target_tokens = 0;  // sum of weights
+  int64_t tokens = 0;        // tokens of text and media that went through the model
+  int64_t correct = 0;       // targets that were the arg max
+  std::map<std::string, double>
+      figures;  // others to be logged, means over the step's pairs or answers
 };
 
 // Forms the gradients of  sum over micro-batches of LossSum / target_tokens  in the parameters,

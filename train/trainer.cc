@@ -53,6 +53,9 @@ void Account(const StepResult& result, double seconds, double waited, int64_t ro
     Json& figures = (*pending)["figures"];
     if (figures.is_null()) figures = Json::object();
     figures[name] = figures.value(name, 0.0) + value;
+    Json& counts = (*pending)["figure_steps"];  // a step may lack one
+    if (counts.is_null()) counts = Json::object();
+    counts[name] = counts.value(name, int64_t{0}) + 1;
   }
 }
 
@@ -85,7 +88,10 @@ Json LogLine(const RunState& state, const StepResult& last, double learning_rate
     line["packing_utilization"] = tokens / room;
   }
   if (p.contains("figures")) {
-    for (const auto& [name, sum] : p.at("figures").items()) line[name] = sum.get<double>() / steps;
+    const Json counts = p.value("figure_steps", Json::object());
+    for (const auto& [name, sum] : p.at("figures").items()) {
+      line[name] = sum.get<double>() / counts.value(name, steps);
+    }
   }
   return line;
 }

@@ -307,10 +307,11 @@ std::vector<Rule> TrainingRules() {
        {"json:/cases/0/loss", "json:/cases/0/chosen_reward", "json:/cases/0/d_chosen/1"}},
       {"training/tiny.json",
        "train_preference_test",
-       "PreferenceStep.IsTrlsOnTheTinyModel",
+       "PreferenceStep.IsTrls*",
        {"model/tiny/model/.*", "model/tiny/lora/start/.*"},
        {"json:/cases/0/loss", "json:/cases/0/chosen_reward", "json:/cases/1/grad_norm",
-        "json:/cases/0/gradient_norms/3"}},
+        "json:/cases/0/gradient_norms/3", "json:/unpaired/kl", "json:/unpaired/cases/1/loss",
+        "json:/unpaired/cases/0/rejected_reward", "json:/unpaired/cases/2/gradient_norms/3"}},
   };
 }
 

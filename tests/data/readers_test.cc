@@ -163,6 +163,41 @@ TEST_F(ReadersTest, PreferencePairs) {
   EXPECT_EQ(Shown(text->Read(0), options), "<bos>say it:[ yes<eos>]");
 }
 
+TEST_F(ReadersTest, AnswersWithALabel) {
+  SampleOptions options;
+  options.chat.empty_thought = EmptyThought::kOmit;
+  const auto data = Write(
+      R"({"prompt":"say it:","completion":" yes","label":true})"
+      "\n"
+      R"({"prompt":[{"role":"user","content":"q"}],"completion":[{"role":"assistant","content":"no"}],"label":false})"
+      "\n"
+      R"({"prompt":"say it:","completion":" what","label":1})");
+  EXPECT_EQ(data->format(), "unpaired");
+  const Record yes = data->Read(0), no = data->Read(1);
+  EXPECT_EQ(yes.label, std::optional<bool>(true));
+  EXPECT_EQ(no.label, std::optional<bool>(false));
+  EXPECT_NE(ErrorOf([&] { data->Read(2); }).find("label must be true"), std::string::npos);
+  EXPECT_EQ(Shown(WithoutLabel(yes), options), "<bos>say it:[ yes<eos>]");
+  EXPECT_EQ(Shown(WithoutLabel(no), options),
+            "<bos><|turn>user\nq<turn|>\n<|turn>model\n[no<turn|>]\n");
+  // Plain fine-tuning refuses it, or takes those to be desired.
+  const SampleBuilder plain(*tokenizer_, options);
+  EXPECT_NE(ErrorOf([&] { plain.Build(yes); }).find("needs a preference trainer"),
+            std::string::npos);
+  options.preference = PreferencePolicy::kChosen;
+  EXPECT_EQ(Shown(yes, options), "<bos>say it:[ yes<eos>]");
+  const BuiltSample left_out = SampleBuilder(*tokenizer_, options).Build(no);
+  EXPECT_FALSE(left_out.sample);
+  EXPECT_NE(left_out.note.find("labelled false"), std::string::npos);
+  // Figures of a data set count both kinds, and both are sound.
+  const DataReport report = InspectDataset(*data, plain);
+  EXPECT_EQ(report.desirable, 1);
+  EXPECT_EQ(report.undesirable, 1);
+  EXPECT_EQ(report.usable, 2);
+  EXPECT_EQ(report.problems.size(), 1u);
+  EXPECT_NE(ReportText(report).find("labels    1 true, 1 false"), std::string::npos);
+}
+
 TEST_F(ReadersTest, TrainFalseAndWeights) {
   EXPECT_EQ(
       Read(R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b",)"

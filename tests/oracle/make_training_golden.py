@@ -259,6 +259,40 @@ def tiny(folder):
                              "gradient_norms": [float(f"{g.double().norm().item():.7g}")
                                                 for _, g in sorted(grads.items())]})
         out["names"] = [n for n, _ in sorted(grads.items())]
+    out["unpaired"] = unpaired(model, draw)
+    return out
+
+
+def unpaired(model, draw):
+    """KTO as TRL takes it: answers of their own with a label, K from the answers of the records before."""
+    records = [{"prompt": draw(p), "completion": draw(c), "label": label}
+               for p, c, label in [(5, 4, True), (7, 6, False), (3, 5, True), (6, 3, True), (4, 7, False)]]
+    sequences = [r["prompt"] + r["completion"] for r in records]
+    # add_kl_completion_ids of KTOTrainer: [last] + [all but the last].
+    mixed = [r["prompt"] + records[i - 1]["completion"] for i, r in enumerate(records)]
+    prompts = [len(r["prompt"]) for r in records]
+    labels = [r["label"] for r in records]
+    with torch.no_grad(), model.disable_adapter():
+        reference, reference_kl = answers(model, sequences, prompts), answers(model, mixed, prompts)
+    with torch.no_grad():
+        kl = (answers(model, mixed, prompts) - reference_kl).mean().clamp(min=0).item()
+    out = {"records": records, "kl": kl, "cases": []}
+    for config in [{"type": "kto", "beta": 0.1}, {"type": "kto", "beta": 0.4, "desirable_weight": 1.5,
+                                                 "undesirable_weight": 0.7},
+                   {"type": "kto", "beta": 0.2, "loss_type": "apo_zero_unpaired"}]:
+        model.zero_grad()
+        logps = answers(model, sequences, prompts)
+        chosen = torch.tensor([i for i, label in enumerate(labels) if label])
+        rejected = torch.tensor([i for i, label in enumerate(labels) if not label])
+        tokens = torch.tensor([float(len(r["completion"])) for r in records])
+        loss, chosen_reward, rejected_reward = kto(config, logps[chosen], logps[rejected], reference[chosen],
+                                                   reference[rejected], tokens[chosen], tokens[rejected], kl)
+        loss.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        out["cases"].append({"config": config, "loss": loss.item(), "chosen_reward": chosen_reward,
+                             "rejected_reward": rejected_reward,
+                             "gradient_norms": [float(f"{g.double().norm().item():.7g}")
+                                                for _, g in sorted(grads.items())]})
     return out
 
 

@@ -43,6 +43,14 @@ expect "empty data" "empty.jsonl: must have at least one record" train ok.json -
 expect "all masked" "masked.jsonl:1: a sample must have tokens to train" train ok.json --set dataset.train=masked.jsonl
 expect "too long" "max_length" train ok.json --set max_length=3
 expect "pattern without a match" "matches none" train ok.json --set 'lora.target_modules=["nothing"]'
+expect "blocks with lora" "'block_coordinate' must go without lora" train ok.json --set 'block_coordinate={}'
+expect "blocks of too many layers" "layers_per_block: must be from 1 to the 1 layers" train ok.json --set lora=null \
+  --set block_coordinate.layers_per_block=2
+echo '{"prompt": "a?", "completion": " b", "label": false}' >labels.jsonl
+expect "labels without a preference trainer" "labels.jsonl:1: an answer with a label needs a preference trainer" train ok.json \
+  --set dataset.train=labels.jsonl
+expect "labels for pairs" "must be a preference pair; got an answer with a label" train ok.json \
+  --set dataset.train=labels.jsonl --set loss.type=dpo
 rm -rf out
 "$lapidary" train ok.json --quiet >stdout 2>stderr || { echo "FAIL a good run"; cat stderr; failures=$((failures + 1)); }
 expect "second run" "must be without an earlier run" train ok.json

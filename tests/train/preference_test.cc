@@ -214,6 +214,88 @@ TEST(PreferenceStep, IsTrlsOnTheTinyModel) {
   }
 }
 
+// The stored answers with labels as a micro-batch.
+MicroBatch Answers(const Json& records) {
+  MicroBatch batch;
+  for (const Json& record : records) {
+    std::vector<int32_t> ids = record.at("prompt");
+    const size_t prompt = ids.size();
+    for (const auto& id : record.at("completion")) ids.push_back(id.get<int32_t>());
+    batch.input.document_starts.push_back(static_cast<int32_t>(batch.input.ids.size()));
+    for (size_t n = 0; n < ids.size(); ++n) {
+      const bool last = n + 1 == ids.size();
+      batch.input.ids.push_back(ids[n]);
+      batch.targets.push_back(last ? 0 : ids[n + 1]);
+      batch.weights.push_back(!last && n + 1 >= prompt ? 1.0f : 0.0f);
+    }
+    batch.labels.push_back(record.at("label").get<bool>());
+    batch.names.push_back(StrCat("answers:", batch.labels.size()));
+  }
+  return batch;
+}
+
+TEST(PreferenceStep, IsTrlsKtoOfAnswersWithLabels) {
+  const auto tiny = OpenTiny(PathOfTiny());
+  const Json& want = tiny->want.at("unpaired");
+  const MicroBatch batch = Answers(want.at("records"));
+  for (const Json& c : want.at("cases")) {
+    const PreferenceConfig config = ConfigOf(c.at("config"));
+    const StepResult got =
+        PreferenceGradients(tiny->loaded.model, tiny->params, {batch}, OptionsFor(*tiny, config));
+    EXPECT_LT(Relative(got.loss, c.at("loss")), 1e-5) << c.at("config");
+    EXPECT_NEAR(got.figures.at("rewards/chosen"), c.at("chosen_reward"), 2e-5) << c.at("config");
+    EXPECT_NEAR(got.figures.at("rewards/rejected"), c.at("rejected_reward"), 2e-5);
+    EXPECT_NEAR(got.figures.at("rewards/margins"),
+                c.at("chosen_reward").get<double>() - c.at("rejected_reward").get<double>(), 4e-5);
+    EXPECT_EQ(got.figures.contains("kl"), config.HasKl());
+    if (config.HasKl()) {
+      EXPECT_NEAR(got.figures.at("kl"), want.at("kl"), 2e-5);
+    }
+    double square = 0, wanted = 0, off = 0;
+    for (const Json& norm : c.at("gradient_norms")) wanted += std::pow(norm.get<double>(), 2);
+    ASSERT_EQ(c.at("gradient_norms").size(), tiny->params.size());
+    for (const Param* param : tiny->params) {
+      double sum = 0;
+      for (int64_t i = 0; i < param->grad.size(); ++i) {
+        sum += static_cast<double>(param->grad.data()[i]) * param->grad.data()[i];
+      }
+      square += sum;
+      for (size_t k = 0; k < tiny->want.at("names").size(); ++k) {
+        if (tiny->want.at("names")[k] != param->name) continue;
+        off = std::max(off, std::abs(std::sqrt(sum) - c.at("gradient_norms")[k].get<double>()));
+      }
+    }
+    std::printf("%s: loss %.2g, gradient norm %.2g, worst tensor %.2g of it\n",
+                c.at("config").dump().c_str(), Relative(got.loss, c.at("loss")),
+                Relative(std::sqrt(square), std::sqrt(wanted)), off / std::sqrt(wanted));
+    EXPECT_LT(Relative(std::sqrt(square), std::sqrt(wanted)), 1e-4) << c.at("config");
+    EXPECT_LT(off / std::sqrt(wanted), 1e-4) << c.at("config");
+    // A planted mistake shows: the labels the other way round.
+    MicroBatch wrong = batch;
+    wrong.labels.flip();
+    const double other =
+        PreferenceGradients(tiny->loaded.model, tiny->params, {wrong}, OptionsFor(*tiny, config))
+            .loss;
+    EXPECT_GT(Relative(other, c.at("loss")), 1e-4);
+  }
+}
+
+// Answers of one kind alone have no figures of the other, and a batch of one has no K.
+TEST(PreferenceStep, AnswersOfOneKindAlone) {
+  const auto tiny = OpenTiny(PathOfTiny());
+  PreferenceConfig config;
+  config.type = "kto";
+  Json records = tiny->want.at("unpaired").at("records");
+  records = Json::array({records[0]});
+  const StepResult got = PreferenceGradients(tiny->loaded.model, tiny->params, {Answers(records)},
+                                             OptionsFor(*tiny, config));
+  EXPECT_TRUE(got.figures.contains("rewards/chosen"));
+  EXPECT_FALSE(got.figures.contains("rewards/rejected"));
+  EXPECT_FALSE(got.figures.contains("rewards/margins"));
+  EXPECT_EQ(got.figures.at("kl"), 0);
+  EXPECT_TRUE(std::isfinite(got.loss));
+}
+
 std::vector<float> Gradients(const Tiny& tiny) {
   std::vector<float> all;
   for (const Param* p : tiny.params) {
@@ -235,7 +317,7 @@ TEST(PreferenceStep, GradientsAreThoseOfTheLoss) {
     const auto loss = [&] {
       const PreferenceScores scores =
           ScorePairs(model, options.reference, batch, config, options.forward, 64);
-      std::map<std::string, double> figures;
+      FigureMeans figures;
       double value = AddPreferenceFigures(config, scores, &figures) / 3, sum = 0, tokens = 0;
       for (const PairScores& pair : scores.pairs) {
         sum -= pair.chosen;

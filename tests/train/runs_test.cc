@@ -131,6 +131,52 @@ TEST(Runs, PreferenceTrainingPrefers) {
       std::string::npos);
 }
 
+TEST(Runs, KtoTakesAnswersWithLabels) {
+  std::string text;
+  for (int i = 0; i < 12; ++i) {
+    text += Json{{"prompt", StrCat("stone ", i / 2, "?")},
+                 {"completion", i % 2 == 0 ? StrCat(" amber ", i) : StrCat(" a long story of ", i)},
+                 {"label", i % 2 == 0}}
+                .dump() +
+            "\n";
+  }
+  WriteFile(Out("answers.jsonl"), text);
+  const std::vector<std::string> set = {"loss.type=kto",
+                                        "loss.undesirable_weight=0.9",
+                                        "dataset.train=" + Out("answers.jsonl"),
+                                        "per_device_train_batch_size=4",
+                                        "gradient_accumulation_steps=1",
+                                        "num_train_epochs=6",
+                                        "save_steps=0",
+                                        "lora.lora_dropout=0"};
+  const std::string hash = RunInChild(Place().Config(
+      "kto-labels",
+      With(set, {"dataset.eval=" + Out("answers.jsonl"), "per_device_eval_batch_size=3"})));
+  ASSERT_EQ(hash.size(), 64u) << hash;
+  const std::vector<Json> lines = Lines("kto-labels");
+  EXPECT_EQ(LatestCheckpoint(Out("kto-labels"))->step, 18);  // three micro-batches of 4 an epoch
+  EXPECT_NEAR(lines.front().at("eval_preference_loss").get<double>(), 0.475, 1e-3);
+  EXPECT_NEAR(lines.front().at("eval_rewards/margins").get<double>(), 0, 1e-3);
+  EXPECT_GT(lines.back().at("eval_rewards/margins").get<double>(), 0.1);
+  EXPECT_LT(lines.back().at("eval_preference_loss").get<double>(), 0.45);
+  EXPECT_TRUE(lines[1].contains("kl"));
+  ExpectResumes("kto-resumed", set);
+  // Pairs among them, or they among pairs, and other methods, are named.
+  WritePairs(Out("pair.jsonl"), 6);
+  WriteFile(Out("mixed.jsonl"), text + ReadFile(Out("pair.jsonl")));
+  const std::string mixed =
+      RunInChild(Place().Config("kto-mixed", With(set, {"dataset.train=" + Out("mixed.jsonl")})));
+  EXPECT_NE(mixed.find("mixed.jsonl:1"), std::string::npos) << mixed;
+  EXPECT_NE(mixed.find(": label must be true"), std::string::npos) << mixed;
+  EXPECT_NE(RunInChild(Place().Config("dpo-labels", With(set, {"loss.type=dpo"})))
+                .find("must be a preference pair; got an answer with a label; try loss.type "
+                      "\"kto\""),
+            std::string::npos);
+  EXPECT_NE(RunInChild(Place().Config("sft-labels", {"dataset.train=" + Out("answers.jsonl")}))
+                .find("an answer with a label needs a preference trainer"),
+            std::string::npos);
+}
+
 TEST(Runs, TheBestIsKeptAndTheRunEndsEarly) {
   // A rate at which the loss soon rises.
   const std::vector<std::string> set = {
