@@ -265,17 +265,19 @@ def tiny(folder):
 
 def unpaired(model, draw):
     """KTO as TRL takes it: answers of their own with a label, K from the answers of the records before."""
-    records = [{"prompt": draw(p), "completion": draw(c), "label": label}
-               for p, c, label in [(5, 4, True), (7, 6, False), (3, 5, True), (6, 3, True), (4, 7, False)]]
-    sequences = [r["prompt"] + r["completion"] for r in records]
-    # add_kl_completion_ids of KTOTrainer: [last] + [all but the last].
-    mixed = [r["prompt"] + records[i - 1]["completion"] for i, r in enumerate(records)]
-    prompts = [len(r["prompt"]) for r in records]
-    labels = [r["label"] for r in records]
-    with torch.no_grad(), model.disable_adapter():
-        reference, reference_kl = answers(model, sequences, prompts), answers(model, mixed, prompts)
-    with torch.no_grad():
-        kl = (answers(model, mixed, prompts) - reference_kl).mean().clamp(min=0).item()
+    kl = 0.0
+    while kl < 0.05:  # K is cut off at 0: records that have one
+        records = [{"prompt": draw(p), "completion": draw(c), "label": label}
+                   for p, c, label in [(5, 4, True), (7, 6, False), (3, 5, True), (6, 3, True), (4, 7, False)]]
+        sequences = [r["prompt"] + r["completion"] for r in records]
+        # add_kl_completion_ids of KTOTrainer: [last] + [all but the last].
+        mixed = [r["prompt"] + records[i - 1]["completion"] for i, r in enumerate(records)]
+        prompts = [len(r["prompt"]) for r in records]
+        labels = [r["label"] for r in records]
+        with torch.no_grad(), model.disable_adapter():
+            reference, reference_kl = answers(model, sequences, prompts), answers(model, mixed, prompts)
+        with torch.no_grad():
+            kl = (answers(model, mixed, prompts) - reference_kl).mean().clamp(min=0).item()
     out = {"records": records, "kl": kl, "cases": []}
     for config in [{"type": "kto", "beta": 0.1}, {"type": "kto", "beta": 0.4, "desirable_weight": 1.5,
                                                  "undesirable_weight": 0.7},
