@@ -24,8 +24,9 @@ using Json = nlohmann::ordered_json;
 
 struct ChatArgs {
   BaseFormat base;
-  std::string model, adapter, system, tools, compute = "bfloat16", image_resize = "hf";
-  int64_t max_new_tokens = 1024, image_tokens = 0, num_frames = 0;
+  std::string model, adapter, system, tools;
+  int64_t max_new_tokens = 1024;
+  EngineArgs engine;
   SamplingArgs sampling;
   bool think = false;
 };
@@ -231,15 +232,7 @@ void RunChat(const ChatArgs& args) {
   action.sa_handler = Interrupt;
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGINT, &action, nullptr);
-  Bundle bundle = OpenBundle(args.model, "", args.base);
-  for (const std::string& warning : bundle.warnings)
-    std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  UseImageResize(args.image_resize, &bundle.media);
-  EngineOptions options;
-  options.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  options.image_budget = args.image_tokens;
-  options.num_frames = args.num_frames;
-  Engine engine(std::move(bundle), options);
+  Engine engine = OpenEngine(args.model, "", args.base, args.engine);
   Chat chat(engine, args);
   const Screen screen;
   if (::isatty(0)) screen.Note("/help for the commands, Ctrl-D to leave");
@@ -272,15 +265,7 @@ void AddChat(CLI::App& cli) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   AddSamplingOptions(app, &a->sampling);
-  app->add_option("--image-tokens", a->image_tokens,
-                  "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
-  app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
-  app->add_option("--image-resize", a->image_resize,
-                  "pictures as hf or as llama.cpp resizes them (default hf)")
-      ->check(CLI::IsMember({"hf", "llama.cpp"}));
-  app->add_option("--compute", a->compute, "float32 or bfloat16")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  AddEngineOptions(app, &a->engine);
   app->footer(std::string("Commands inside:\n") + kHelp +
               "Example:\n  lapidary chat --model gemma-4-12b-it --adapter out/adapter\n"
               "  printf '/image cat.jpg\\nWhich animal is it?\\n' | lapidary chat --model "

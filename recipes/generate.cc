@@ -21,10 +21,10 @@ using Json = nlohmann::ordered_json;
 
 struct GenerateArgs {
   BaseFormat base;
-  std::string model, adapter, prompt, messages, record, system,
-      compute = "bfloat16", image_mask = "sliding_only", image_resize = "hf", json_schema;
+  std::string model, adapter, prompt, messages, record, system, json_schema;
   std::vector<std::string> images, audios, videos;
-  int64_t max_new_tokens = 256, image_tokens = 0, num_frames = 0;
+  int64_t max_new_tokens = 256;
+  EngineArgs engine;
   BatchArgs batch;
   SamplingArgs sampling;
   bool think = false, raw = false, json = false, json_output = false, special = false;
@@ -116,11 +116,11 @@ Json Settings(const GenerateArgs& args, const GenerateOptions& o) {
           {"think", args.think},
           {"json", args.json_output},
           {"json_schema", args.json_schema.empty() ? "" : ReadFile(args.json_schema, 1 << 24)},
-          {"image_tokens", args.image_tokens},
-          {"num_frames", args.num_frames},
-          {"image_resize", args.image_resize},
-          {"image_mask", args.image_mask},
-          {"compute", args.compute}};
+          {"image_tokens", args.engine.image_tokens},
+          {"num_frames", args.engine.num_frames},
+          {"image_resize", args.engine.image_resize},
+          {"image_mask", args.engine.image_mask},
+          {"compute", args.engine.compute}};
 }
 
 // Prints text as soon as it is certain: the tail that may still change (part of a character) waits.
@@ -165,17 +165,7 @@ void RunGenerate(const GenerateArgs& args) {
   const std::optional<JsonGrammar> grammar = Grammar(args);
   LAPIDARY_CHECK(!grammar || !args.think,
                  "generate: JSON must be asked for without --think; got both");
-  Bundle bundle = OpenBundle(args.model, args.adapter, args.base);
-  for (const std::string& warning : bundle.warnings)
-    std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  UseImageResize(args.image_resize, &bundle.media);
-  EngineOptions engine_options;
-  engine_options.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  engine_options.image_mask =
-      args.image_mask == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
-  engine_options.image_budget = args.image_tokens;
-  engine_options.num_frames = args.num_frames;
-  Engine engine(std::move(bundle), engine_options);
+  Engine engine = OpenEngine(args.model, args.adapter, args.base, args.engine);
   GenerateOptions options = Options(args, engine.Defaults());
   if (batch) {
     BatchArgs all = args.batch;
@@ -255,19 +245,7 @@ void AddGenerate(CLI::App& cli) {
       "--raw", a->raw,
       "--prompt is raw text: no chat template; media stand at <|image|>, <|audio|>, <|video|>");
   app->add_flag("--special", a->special, "print special tokens too");
-  app->add_option("--image-tokens", a->image_tokens,
-                  "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
-  app->add_option("--image-resize", a->image_resize,
-                  "pictures as hf or as llama.cpp resizes them (default hf)")
-      ->check(CLI::IsMember({"hf", "llama.cpp"}));
-  app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
-  app->add_option("--image-mask", a->image_mask,
-                  "sliding_only, or hf_forward as a bare forward call of Transformers")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"sliding_only", "hf_forward"}));
-  app->add_option("--compute", a->compute, "float32 or bfloat16")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  AddEngineOptions(app, &a->engine);
   app->add_flag("--json", a->json, "print one JSON object at the end");
   app->footer(
       "Example:\n  lapidary generate --model gemma-4-12b-it --image cat.jpg --prompt 'Which "

@@ -1,5 +1,10 @@
 #include "recipes/model_args.h"
 
+#include <cstdio>
+#include <utility>
+
+#include "train/session.h"
+
 namespace lapidary {
 
 void AddBaseFormatOptions(CLI::App* app, BaseFormat* base) {
@@ -7,6 +12,36 @@ void AddBaseFormatOptions(CLI::App* app, BaseFormat* base) {
                   "quantize a folder's matrices while loading: q4_0, q4_k_m, q8_0, ...");
   app->add_option("--embedding-format", base->embedding,
                   "the same for the embedding and the head alone: q6_k, bf16, ...");
+}
+
+void AddEngineOptions(CLI::App* app, EngineArgs* args) {
+  app->add_option("--image-tokens", args->image_tokens,
+                  "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
+  app->add_option("--num-frames", args->num_frames, "frames taken from a clip");
+  app->add_option("--image-resize", args->image_resize,
+                  "pictures as hf or as llama.cpp resizes them (default hf)")
+      ->check(CLI::IsMember({"hf", "llama.cpp"}));
+  app->add_option("--image-mask", args->image_mask,
+                  "sliding_only, or hf_forward as a bare forward call of Transformers")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"sliding_only", "hf_forward"}));
+  app->add_option("--compute", args->compute, "float32 or bfloat16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+}
+
+Engine OpenEngine(const std::string& model, const std::string& adapter, const BaseFormat& base,
+                  const EngineArgs& args) {
+  Bundle bundle = OpenBundle(model, adapter, base);
+  for (const std::string& warning : bundle.warnings)
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  UseImageResize(args.image_resize, &bundle.media);
+  EngineOptions options;
+  options.compute = ComputeOf(args.compute);
+  options.image_mask = ImageMaskOf(args.image_mask);
+  options.image_budget = args.image_tokens;
+  options.num_frames = args.num_frames;
+  return Engine(std::move(bundle), options);
 }
 
 GenerateOptions SamplingArgs::Over(GenerateOptions options) const {

@@ -244,18 +244,26 @@ class Reader {
       field.emplace_back(name, number);
     }
   }
-  void Read(const std::string& key, const Json& value, std::optional<AdapterConfig>& field,
-            NoRule) {
+  // An object or null; `visit` gets a new value and the reader of its keys.
+  template <class T, class Visit>
+  void ReadOptional(const std::string& key, const Json& value, std::optional<T>& field,
+                    const Visit& visit) {
     field.reset();
     if (value.is_null()) return;
     if (!value.is_object()) Bad(origin_, key, "an object or null", value);
-    field.emplace();
-    field->r = 16;
-    field->lora_alpha = 16;
-    field->target_modules = {.is_regex = true, .names = {"text-linear"}};
     Reader reader(value, key + ".", origin_);
-    VisitLoraFields(*field, reader);
+    visit(field.emplace(), reader);
     reader.Finish();
+  }
+  void Read(const std::string& key, const Json& value, std::optional<AdapterConfig>& field,
+            NoRule) {
+    ReadOptional(key, value, field, [](auto& lora, Reader& reader) {
+      lora.r = 16;
+      lora.lora_alpha = 16;
+      lora.target_modules = {.is_regex = true, .names = {"text-linear"}};
+      VisitLoraFields(lora, reader);
+    });
+    if (!field) return;
     LAPIDARY_CHECK(field->lora_alpha > 0, origin_.Of(key + ".lora_alpha"),
                    ": 'lora.lora_alpha' must be > 0; got ", field->lora_alpha);
     LAPIDARY_CHECK(!field->target_modules.empty() || !field->modules_to_save.empty(),
@@ -264,34 +272,16 @@ class Reader {
                    "\"text-linear\"");
   }
   void Read(const std::string& key, const Json& value, std::optional<QatConfig>& field, NoRule) {
-    field.reset();
-    if (value.is_null()) return;
-    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
-    field.emplace();
-    Reader reader(value, key + ".", origin_);
-    VisitQatFields(*field, reader);
-    reader.Finish();
-    CheckQatConfig(*field, origin_.Of(key));
+    ReadOptional(key, value, field, [](auto& c, Reader& reader) { VisitQatFields(c, reader); });
+    if (field) CheckQatConfig(*field, origin_.Of(key));
   }
   void Read(const std::string& key, const Json& value, std::optional<DistillConfig>& field,
             NoRule) {
-    field.reset();
-    if (value.is_null()) return;
-    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
-    field.emplace();
-    Reader reader(value, key + ".", origin_);
-    VisitDistillFields(*field, reader);
-    reader.Finish();
+    ReadOptional(key, value, field, [](auto& c, Reader& reader) { VisitDistillFields(c, reader); });
   }
   void Read(const std::string& key, const Json& value, std::optional<BlockCoordinateConfig>& field,
             NoRule) {
-    field.reset();
-    if (value.is_null()) return;
-    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
-    field.emplace();
-    Reader reader(value, key + ".", origin_);
-    VisitBlockFields(*field, reader);
-    reader.Finish();
+    ReadOptional(key, value, field, [](auto& c, Reader& reader) { VisitBlockFields(c, reader); });
   }
   void Read(const std::string& key, const Json& value, ScheduleOptions& field, NoRule) {
     if (value.is_null()) return;
@@ -302,14 +292,9 @@ class Reader {
   }
   void Read(const std::string& key, const Json& value, std::optional<PreferenceConfig>& field,
             NoRule) {
-    field.reset();
-    if (value.is_null()) return;
-    if (!value.is_object()) Bad(origin_, key, "an object or null", value);
-    field.emplace();
-    Reader reader(value, key + ".", origin_);
-    VisitPreferenceFields(*field, reader);
-    reader.Finish();
-    CheckPreference(*field, origin_.Of(key));
+    ReadOptional(key, value, field,
+                 [](auto& c, Reader& reader) { VisitPreferenceFields(c, reader); });
+    if (field) CheckPreference(*field, origin_.Of(key));
   }
   void Read(const std::string& key, const Json& value, OptimArgs& field, NoRule) {
     field = {};

@@ -18,12 +18,11 @@ namespace {
 
 struct ServeArgs {
   BaseFormat base;
-  std::string model, name, compute = "bfloat16", image_mask = "sliding_only", key_file,
-                           image_resize = "hf";
+  std::string model, name, key_file;
   std::vector<std::string> adapters;
   ServerOptions server;
-  int64_t max_context = 8192, max_new_tokens = 1024, max_request_mb = 32, image_tokens = 0,
-          num_frames = 0;
+  int64_t max_context = 8192, max_new_tokens = 1024, max_request_mb = 32;
+  EngineArgs engine;
   bool quiet = false, add_bos = false;
 };
 
@@ -47,17 +46,7 @@ void RunServe(ServeArgs args) {
       args.server.api_key.pop_back();
     LAPIDARY_CHECK(!args.server.api_key.empty(), args.key_file, ": must hold a key; got nothing");
   }
-  Bundle bundle = OpenBundle(args.model, "", args.base);
-  for (const std::string& warning : bundle.warnings)
-    std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  UseImageResize(args.image_resize, &bundle.media);
-  EngineOptions engine_options;
-  engine_options.compute = args.compute == "float32" ? Compute::kFloat32 : Compute::kBfloat16;
-  engine_options.image_mask =
-      args.image_mask == "hf_forward" ? ImageMask::kHfForward : ImageMask::kSlidingOnly;
-  engine_options.image_budget = args.image_tokens;
-  engine_options.num_frames = args.num_frames;
-  Engine engine(std::move(bundle), engine_options);
+  Engine engine = OpenEngine(args.model, "", args.base, args.engine);
   ApiOptions options;
   options.model = args.name.empty() ? NameOf(args.model) : args.name;
   options.add_bos = args.add_bos;
@@ -132,19 +121,7 @@ void AddServe(CLI::App& cli) {
                   "requests that wait; they are served one after another, more are refused")
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
-  app->add_option("--image-tokens", a->image_tokens,
-                  "budget of soft tokens a picture: 70, 140, 280, 560, 1120");
-  app->add_option("--num-frames", a->num_frames, "frames taken from a clip");
-  app->add_option("--image-resize", a->image_resize,
-                  "pictures as hf or as llama.cpp resizes them (default hf)")
-      ->check(CLI::IsMember({"hf", "llama.cpp"}));
-  app->add_option("--image-mask", a->image_mask,
-                  "sliding_only, or hf_forward as a bare forward call of Transformers")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"sliding_only", "hf_forward"}));
-  app->add_option("--compute", a->compute, "float32 or bfloat16")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  AddEngineOptions(app, &a->engine);
   app->add_flag("--quiet", a->quiet, "no line for each request");
   app->footer(
       "Serves /v1/models, /v1/completions, /v1/chat/completions and /health. Example:\n"
