@@ -72,11 +72,11 @@ LAPIDARY_LANES void LoadWeighted(const float* row, const float* importance, int6
   ToLanes<kSize>(w, out->w);
 }
 
-// The rows of Q4_0 and Q5_0: every block of 32 by one step and codes 0..2 kHigh - 1, of which
-// `store(step, codes, block)` makes the block.
-template <int kHigh, int64_t kBlockBytes, class Store>
-LAPIDARY_LANES void WeightedSymmetricRow(const float* row, const float* importance, int64_t n,
-                                         uint8_t* out, const Store& store) {
+// A row of blocks of 32, eight at a time: `search(x, w, codes)` finds the codes of the eight and
+// returns what else is kept of them, of which `store(kept, lane, codes, block)` makes each block.
+template <int64_t kBlockBytes, class Search, class Store>
+LAPIDARY_LANES void WeightedRow(const float* row, const float* importance, int64_t n, uint8_t* out,
+                                const Search& search, const Store& store) {
   constexpr int kSize = 32;
   const float mean = SumSquares(row, n) / static_cast<float>(n);
   WeightedBlocks blocks;
@@ -84,31 +84,43 @@ LAPIDARY_LANES void WeightedSymmetricRow(const float* row, const float* importan
     LoadWeighted(row, importance, n, block, mean, &blocks);
     I8 found[kSize];
     uint8_t codes[kLanes * kSize];
-    const F8 step = SymmetricSearch<kSize, kHigh>(blocks.x, blocks.w, found);
+    const auto kept = search(blocks.x, blocks.w, found);
     FromLanes<kSize>(found, codes);
     for (int64_t k = 0; k < blocks.count; ++k)
-      store(step[k], codes + k * kSize, out + (block + k) * kBlockBytes);
+      store(kept, k, codes + k * kSize, out + (block + k) * kBlockBytes);
   }
 }
 
-// The rows of Q4_1 and Q5_1: every block of 32 by a step, a minimum and codes 0..kHigh, of which
-// `store(step, minimum, codes, block)` makes the block.
+// Q4_0 and Q5_0: a step and codes 0..2 kHigh - 1; `store(step, codes, block)`.
+template <int kHigh, int64_t kBlockBytes, class Store>
+LAPIDARY_LANES void WeightedSymmetricRow(const float* row, const float* importance, int64_t n,
+                                         uint8_t* out, const Store& store) {
+  WeightedRow<kBlockBytes>(
+      row, importance, n, out,
+      [](const F8* x, const F8* w, I8* codes)
+          __attribute__((always_inline)) { return SymmetricSearch<32, kHigh>(x, w, codes); },
+      [&](const F8& step, int64_t k, const uint8_t* codes, uint8_t* block) {
+        store(step[k], codes, block);
+      });
+}
+
+// Q4_1 and Q5_1: a step, a minimum and codes 0..kHigh; `store(step, minimum, codes, block)`.
 template <int kHigh, int64_t kBlockBytes, class Store>
 LAPIDARY_LANES void WeightedAffineRow(const float* row, const float* importance, int64_t n,
                                       uint8_t* out, const Store& store) {
-  constexpr int kSize = 32;
-  const float mean = SumSquares(row, n) / static_cast<float>(n);
-  WeightedBlocks blocks;
-  for (int64_t block = 0; block < n / kSize; block += kLanes) {
-    LoadWeighted(row, importance, n, block, mean, &blocks);
-    I8 found[kSize];
-    uint8_t codes[kLanes * kSize];
+  struct Kept {
     F8 step, offset;
-    WeightedAffineSearch<kSize, kHigh>(blocks.x, blocks.w, found, &step, &offset);
-    FromLanes<kSize>(found, codes);
-    for (int64_t k = 0; k < blocks.count; ++k)
-      store(step[k], -offset[k], codes + k * kSize, out + (block + k) * kBlockBytes);
-  }
+  };
+  WeightedRow<kBlockBytes>(
+      row, importance, n, out,
+      [](const F8* x, const F8* w, I8* codes) __attribute__((always_inline)) {
+        Kept kept;
+        WeightedAffineSearch<32, kHigh>(x, w, codes, &kept.step, &kept.offset);
+        return kept;
+      },
+      [&](const Kept& kept, int64_t k, const uint8_t* codes, uint8_t* block) {
+        store(kept.step[k], -kept.offset[k], codes, block);
+      });
 }
 
 // Quantizes kCount scales (or minima) x, most of them positive, to codes 0..high with weights w,

@@ -11,6 +11,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/parallel.h"
 #include "tests/autograd/gemm_check.h"
+#include "tests/autograd/table_test.h"
 
 namespace lapidary {
 namespace {
@@ -49,17 +50,8 @@ struct Results {
   }
 };
 
-class GemmGroupTest : public testing::TestWithParam<std::tuple<Isa, Compute>> {
+class GemmGroupTest : public TableTest {
  protected:
-  void SetUp() override {
-    SetIsa(std::get<0>(GetParam()));
-    compute_ = std::get<1>(GetParam());
-  }
-  void TearDown() override {
-    SetIsa(SupportedIsas().front());
-    SetThreads(2);
-  }
-
   struct Data {
     GroupCase c;
     std::vector<float> x;
@@ -155,8 +147,6 @@ class GemmGroupTest : public testing::TestWithParam<std::tuple<Isa, Compute>> {
     }
     return r;
   }
-
-  Compute compute_ = Compute::kFloat32;
 };
 
 TEST_P(GemmGroupTest, IsTheProductsOneAfterTheOther) {

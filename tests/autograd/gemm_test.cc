@@ -11,6 +11,7 @@
 #include "autograd/base/parallel.h"
 #include "autograd/kernels/gemm_table.h"
 #include "tests/autograd/gemm_check.h"
+#include "tests/autograd/table_test.h"
 
 namespace lapidary {
 namespace {
@@ -26,18 +27,7 @@ const Size kSizes[] = {{1, 1, 1},      {1, 3, 17},      {3, 17, 33},    {5, 300,
                        {70, 513, 530}, {130, 1030, 61}, {20, 40, 1100}, {7, 1100, 20},
                        {1, 1024, 256}, {90, 16, 130},   {90, 5, 400},   {2, 300, 700}};
 
-class GemmTest : public testing::TestWithParam<std::tuple<Isa, Compute>> {
- protected:
-  void SetUp() override {
-    SetIsa(std::get<0>(GetParam()));
-    compute_ = std::get<1>(GetParam());
-  }
-  void TearDown() override {
-    SetIsa(SupportedIsas().front());
-    SetThreads(2);
-  }
-  Compute compute_ = Compute::kFloat32;
-};
+class GemmTest : public TableTest {};
 
 std::vector<uint16_t> ToBf16(const std::vector<float>& v) {
   std::vector<uint16_t> out;

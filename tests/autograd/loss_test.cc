@@ -9,6 +9,7 @@
 #include "tests/autograd/references.h"
 #include "tests/autograd/run_op.h"
 #include "tests/check.h"
+#include "tests/message_of.h"
 
 namespace lapidary {
 namespace {
@@ -114,15 +115,6 @@ TEST_P(Loss, NothingWeightedIsZero) {
   for (const std::vector<float>& grad : r.grad) {
     EXPECT_EQ(std::count(grad.begin(), grad.end(), 0.0f), static_cast<int64_t>(grad.size()));
   }
-}
-
-std::string MessageOf(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(LossErrors, SayWhatIsWrong) {

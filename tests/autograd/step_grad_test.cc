@@ -14,6 +14,7 @@
 #include "autograd/dtype.h"
 #include "autograd/weight_map.h"
 #include "tests/autograd/gemm_check.h"
+#include "tests/autograd/table_test.h"
 #include "tests/check.h"
 
 namespace lapidary {
@@ -86,18 +87,7 @@ struct Data {
   }
 };
 
-class StepGradTest : public testing::TestWithParam<std::tuple<Isa, Compute>> {
- protected:
-  void SetUp() override {
-    SetIsa(std::get<0>(GetParam()));
-    compute_ = std::get<1>(GetParam());
-  }
-  void TearDown() override {
-    SetIsa(SupportedIsas().front());
-    SetThreads(2);
-  }
-  Compute compute_ = Compute::kFloat32;
-};
+class StepGradTest : public TableTest {};
 
 TEST_P(StepGradTest, IsTheSumInDouble) {
   for (const Size& size : kSizes) {

@@ -17,19 +17,11 @@
 #include "quant/gguf.h"
 #include "quant/safetensors.h"
 #include "tests/golden.h"
+#include "tests/message_of.h"
 #include "tests/quant/temp_folder.h"
 
 namespace lapidary {
 namespace {
-
-std::string MessageOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::vector<const Format*> WeightedFormats() {
   std::vector<const Format*> formats;

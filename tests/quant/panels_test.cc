@@ -14,6 +14,7 @@
 #include "quant/format.h"
 #include "quant/units.h"
 #include "tests/autograd/gemm_check.h"
+#include "tests/autograd/table_test.h"
 
 namespace lapidary {
 namespace {
@@ -43,18 +44,7 @@ Quantized Quantize(const Format& format, int64_t o, int64_t i, uint32_t seed) {
   return q;
 }
 
-class PanelsTest : public testing::TestWithParam<std::tuple<Isa, Compute>> {
- protected:
-  void SetUp() override {
-    SetIsa(std::get<0>(GetParam()));
-    compute_ = std::get<1>(GetParam());
-  }
-  void TearDown() override {
-    SetIsa(SupportedIsas().front());
-    SetThreads(2);
-  }
-  Compute compute_ = Compute::kFloat32;
-};
+class PanelsTest : public TableTest {};
 
 std::vector<const Format*> WeightFormats() {
   std::vector<const Format*> formats;

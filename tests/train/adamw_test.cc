@@ -9,6 +9,7 @@
 #include "autograd/base/float16.h"
 #include "autograd/base/parallel.h"
 #include "autograd/base/random.h"
+#include "tests/message_of.h"
 
 namespace lapidary {
 namespace {
@@ -23,15 +24,6 @@ Param MakeParam(const std::string& name, std::vector<float> values) {
 
 void SetGrad(Param& p, std::vector<float> values) {
   p.grad = Tensor::FromFloats({static_cast<int64_t>(values.size())}, values.data());
-}
-
-std::string MessageOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(AdamW, FirstStepMovesByTheLearningRateTowardsMinusTheSign) {

@@ -8,6 +8,7 @@
 #include "autograd/base/error.h"
 #include "quant/safetensors.h"
 #include "tests/golden.h"
+#include "tests/message_of.h"
 #include "tests/train/tiny_run.h"
 #include "train/answers.h"
 #include "train/bundle.h"
@@ -25,15 +26,6 @@ const tiny::RunPlace& Place() {
 Bundle& Model() {
   static Bundle bundle = OpenBundle(Place().path() + "/base");
   return bundle;
-}
-
-std::string MessageOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 EvalOptions Float32() {

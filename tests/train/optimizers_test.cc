@@ -11,6 +11,7 @@
 #include "autograd/base/parallel.h"
 #include "autograd/base/random.h"
 #include "tests/golden.h"
+#include "tests/message_of.h"
 #include "train/ema.h"
 #include "train/optim/muon.h"
 #include "train/trainable.h"
@@ -24,15 +25,6 @@ Shape ShapeOf(const Json& axes) {
   Shape shape;
   for (const auto& axis : axes) shape.dims[shape.rank++] = axis.get<int64_t>();
   return shape;
-}
-
-std::string MessageOf(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 OptimizerOptions OptionsOf(const Json& c) {

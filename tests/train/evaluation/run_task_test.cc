@@ -13,6 +13,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "tests/fuzz/mutate.h"
+#include "tests/message_of.h"
 #include "tests/quant/temp_folder.h"
 #include "train/evaluation/metrics.h"
 #include "train/make_model.h"
@@ -72,15 +73,6 @@ std::vector<Json> Lines(const std::string& path) {
 Json What(EvalResults results) {
   results.seconds = 0;
   return ResultsJson(results, {});
-}
-
-std::string MessageOf(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 // Figures of several samples, counted again from the texts: the mean over all answers, and how

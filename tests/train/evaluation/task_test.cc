@@ -12,6 +12,7 @@
 #include "autograd/base/error.h"
 #include "autograd/base/file.h"
 #include "autograd/base/random.h"
+#include "tests/message_of.h"
 #include "tests/quant/temp_folder.h"
 #include "train/bundle.h"
 #include "train/evaluation/ifeval.h"
@@ -217,15 +218,6 @@ TEST(Tasks, OptionsAreShuffledByRecord) {
     ++places[item.right_option];
   }
   for (int64_t place = 0; place < 4; ++place) EXPECT_GT(places[place], 25) << place;
-}
-
-std::string MessageOf(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Tasks, WrongOnesAreNamed) {
