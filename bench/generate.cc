@@ -34,7 +34,7 @@ double Median(std::vector<double> x) {
 }
 
 int Run(const GenerateBench& args) {
-  LoadedModel loaded = LoadModel(args.model);
+  LoadedModel loaded = LoadModel(args.model, {.units = true});
   Transformer& model = loaded.model;
   ModelInput prompt;
   const uint64_t range = static_cast<uint64_t>(model.config.text.vocab_size - 30);

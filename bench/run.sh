@@ -120,12 +120,12 @@ machine() {
 }
 step machine.json 1 "the machine" machine
 
+# Training reads rows as they are mapped, decoding units.
 products() {
-  if [ -n "$quick" ]; then
-    "$bench/bench_gemm" --tokens 128 512 --formats bf16 q4_0:units q8_0:units q6_k:units openblas --shapes 3840x15360 3840x4096 --repetitions 2 --json
-  else
-    "$bench/bench_gemm" --tokens 1 128 512 2048 --formats bf16 q4_0:units q8_0:units q4_k:units q6_k:units openblas --repetitions 3 --json
-  fi
+  local what=(--tokens 128 512 2048 --repetitions 3)
+  [ -n "$quick" ] && what=(--tokens 128 512 --shapes 3840x15360 3840x4096 --repetitions 2)
+  "$bench/bench_gemm" "${what[@]}" --formats bf16 q4_0 q8_0 q4_k q6_k openblas --json
+  "$bench/bench_gemm" --tokens 1 --directions fwd --formats bf16 q4_0:units q8_0:units q4_k:units q6_k:units --repetitions 10 --json
 }
 step gemm.jsonl "$([ -n "$quick" ] && echo 30 || echo 300)" "matrix products by format, direction and tokens" products
 

@@ -91,11 +91,12 @@ class Loader {
       : files_(files), base_(base), check_all_(check_all) {
     // A copy in units cannot be evicted as mapped pages can: a file that would fill most of the
     // memory stays as it is. The layout changes no bit of a result.
+    if (!base.units) return;
     double bytes = 0;
     for (const auto& [name, t] : files.tensors) {
       if (UnitPieces(t.format->id)) bytes += static_cast<double>(t.bytes);
     }
-    units_fit_ = bytes <= 0.75 * static_cast<double>(AvailableMemory().bytes);
+    units_ = bytes <= 0.75 * static_cast<double>(AvailableMemory().bytes);
   }
 
   Param LoadParam(const std::string& name) {
@@ -121,7 +122,7 @@ class Loader {
         base_, files_.config, files_.tensors.count("lm_head.weight") > 0, name, t.cols());
     if (format && format != t.format) {
       Weight quantized = QuantizeWeight(name, t, *format);
-      if (WantsUnits(quantized.view)) LayOutInUnits(&quantized);
+      if (base_.units && WantsUnits(quantized.view)) LayOutInUnits(&quantized);
       return quantized;
     }
     if (check_all_) {
@@ -142,7 +143,7 @@ class Loader {
       w.view.data = copy->data();
       w.owner = copy;
     }
-    if (units_fit_ && WantsUnits(w.view)) {
+    if (units_ && WantsUnits(w.view)) {
       OwnedUnits units =
           MakeUnits(w.view, [&t](int64_t row, int64_t count) { t.DropRows(row, count); });
       w.view = units.view;
@@ -163,7 +164,7 @@ class Loader {
   const CheckpointFiles& files_;
   const BaseFormat& base_;
   const bool check_all_;
-  bool units_fit_ = true;
+  bool units_ = false;
 };
 
 Layer LoadLayer(Loader& loader, const CheckpointFiles& files, int64_t i) {

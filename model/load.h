@@ -42,13 +42,12 @@ struct LoadedModel {
   std::string processor_json;                      // of a GGUF
 };
 
-// Matrices stay memory-mapped in their own format, or are quantized as `base` says; either way they
-// come in units (quant/units.h) where the running instruction set wants them and a stored file's
-// fill at most three quarters of the available memory: then in memory, the map's pages dropped as
-// they are consumed. Norms, biases and tables of the embedders become
-// float32. Throws Error for missing, misshapen or not finite tensors (of files above 4 GB only what
-// is copied is looked at; `inspect` looks at everything), and for a GGUF file, which has its
-// formats, if `base` names one.
+// Matrices stay memory-mapped in their own format and order, or are quantized or laid out in units
+// as `base` says (units of a stored file only if they fill at most three quarters of the available
+// memory; the map's pages are dropped as they are copied). Norms, biases and tables of the
+// embedders become float32. Throws Error for missing, misshapen or not finite tensors (of files
+// above 4 GB only what is copied is looked at; `inspect` looks at everything), and for a GGUF file,
+// which has its formats, if `base` names one.
 LoadedModel LoadModel(const std::string& path, const BaseFormat& base = {});
 
 }  // namespace lapidary

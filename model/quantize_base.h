@@ -20,6 +20,10 @@ struct BaseFormat {
   std::string mix;
   // A block or float format for the embedding and the head instead: "bf16", "q8_0", "q4_k".
   std::string embedding;
+  // In units (quant/units.h) where the running instruction set has them and they fit in memory:
+  // decoding reads them up to twice as fast as rows. They are a copy, which takes seconds to make.
+  // Everything else runs as fast from the rows of the mapped file.
+  bool units = false;
 
   bool as_stored() const { return mix.empty() && embedding.empty(); }
 };

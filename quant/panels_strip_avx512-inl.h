@@ -1,7 +1,6 @@
-// Strips: 16 rows of blocks at once, turned into pairs of bf16 with a row in each lane. Packing a
-// panel from single rows converts first and transposes floats or pairs afterwards (64 shuffles for
-// 512 weights); here the codes are transposed, four to eight times fewer bytes. Included by files
-// compiled for AVX-512 BF16 only, everything has internal linkage.
+// Strips: 16 rows of blocks side by side, from single rows or from units (quant/units.h). The codes
+// are transposed before they are converted, four to eight times fewer bytes than pairs of bf16.
+// Included by files compiled for AVX-512 BF16 only, everything has internal linkage.
 //
 // The order of everything below: a vector holds 8 rows, row r in the 64-bit lane r, and two
 // neighbouring positions k, k + 1 in the two 32-bit halves of that lane. Rounding two such vectors
@@ -20,22 +19,6 @@ struct RowBytes {
   __m512i low, high;
 };
 
-__attribute__((always_inline)) inline __m128i Load16(const uint8_t* at) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-}
-
-__attribute__((always_inline)) inline RowBytes LoadRows(const uint8_t* at, int64_t stride) {
-  __m512i even = _mm512_castsi128_si512(Load16(at));
-  even = _mm512_inserti32x4(even, Load16(at + 2 * stride), 1);
-  even = _mm512_inserti32x4(even, Load16(at + 4 * stride), 2);
-  even = _mm512_inserti32x4(even, Load16(at + 6 * stride), 3);
-  __m512i odd = _mm512_castsi128_si512(Load16(at + stride));
-  odd = _mm512_inserti32x4(odd, Load16(at + 3 * stride), 1);
-  odd = _mm512_inserti32x4(odd, Load16(at + 5 * stride), 2);
-  odd = _mm512_inserti32x4(odd, Load16(at + 7 * stride), 3);
-  return {_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd)};
-}
-
 // A value for each of 16 rows, as the vectors above want it: lane r / 2 is row r (first) or 8 + r /
 // 2 (second).
 struct RowValues {
@@ -48,25 +31,153 @@ __attribute__((always_inline)) inline RowValues Spread(__m512 values) {
           _mm512_permutexvar_ps(_mm512_add_epi32(rows, _mm512_set1_epi32(8)), values)};
 }
 
-// float16 values of 16 rows, gathered by plain loads and stores: they keep the vector units free
-// (volatile, or GCC makes vector insertions of them). The vector load comes long after the stores.
-__attribute__((always_inline)) inline void GatherHalves(const uint8_t* at, int64_t stride,
-                                                        volatile uint16_t* out) {
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r) {
-    uint16_t half;
-    __builtin_memcpy(&half, at + r * stride, 2);
-    out[r] = half;
-  }
-}
-
 __attribute__((always_inline)) inline __m512 LoadHalves(const void* halves) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(halves)));
 }
 
-__attribute__((always_inline)) inline void StorePairs(uint16_t* to, __m512 first, __m512 second) {
-  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-}
+// The 16 bytes before the codes of Q4_K and Q5_K, of row r in lane r.
+struct KHead {
+  __m512 d, dmin;
+  __m512i scales[3];
+};
+
+// The same block of 16 rows, which lie `step` bytes apart. The addresses are told so that they need
+// four registers and two indices: GCC, left alone, keeps one for each row, in vector registers for
+// want of others.
+class RowStrip {
+ public:
+  __attribute__((always_inline)) inline RowStrip(const uint8_t* at, int64_t step)
+      : even_{at, at + 8 * step}, odd_{at + step, at + 9 * step}, two_(2 * step), six_(6 * step) {
+    asm("" : "+r"(even_[0]), "+r"(even_[1]), "+r"(odd_[0]), "+r"(odd_[1]), "+r"(two_), "+r"(six_));
+  }
+  // 16 bytes from `offset` on, of rows 8 g .. 8 g + 7.
+  __attribute__((always_inline)) inline RowBytes Sixteen(int64_t offset, int g) const {
+    const __m512i even = Four(even_[g] + offset), odd = Four(odd_[g] + offset);
+    return {_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd)};
+  }
+  // float16 values, gathered by plain loads and stores: they keep the vector units free (volatile,
+  // or GCC makes vector insertions of them). A vector load should come long after the stores.
+  __attribute__((always_inline)) inline void Gather(int64_t offset, volatile uint16_t* out) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+      uint16_t half;
+      __builtin_memcpy(&half, Row(r) + offset, 2);
+      out[r] = half;
+    }
+  }
+  __attribute__((always_inline)) inline __m512 Halves(int64_t offset) const {
+    alignas(32) uint16_t halves[16];
+    Gather(offset, halves);
+    return LoadHalves(halves);
+  }
+  __attribute__((always_inline)) inline KHead Head() const {
+    // Quarter q of these are rows 2 q, 2 q + 1, 8 + 2 q, 9 + 2 q: transposed in fours, then put in
+    // order.
+    const __m512i v[4] = {Four(even_[0]), Four(odd_[0]), Four(even_[1]), Four(odd_[1])};
+    const __m512i low[2] = {_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3])};
+    const __m512i high[2] = {_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3])};
+    const auto rows = [](__m512i x) __attribute__((always_inline)) {
+      return _mm512_permutexvar_epi32(
+          _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), x);
+    };
+    const __m512i d = rows(_mm512_unpacklo_epi64(low[0], low[1]));
+    return {
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(d)),
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(d, 16))),
+        {rows(_mm512_unpackhi_epi64(low[0], low[1])), rows(_mm512_unpacklo_epi64(high[0], high[1])),
+         rows(_mm512_unpackhi_epi64(high[0], high[1]))}};
+  }
+
+ private:
+  __attribute__((always_inline)) inline const uint8_t* At(const uint8_t* base, int i) const {
+    return i == 0 ? base : i == 1 ? base + two_ : i == 2 ? base + 2 * two_ : base + six_;
+  }
+  __attribute__((always_inline)) inline const uint8_t* Row(int r) const {
+    return At((r % 2 ? odd_ : even_)[r / 8], r % 8 / 2);
+  }
+  // Loads that merge keep the shuffle units free.
+  __attribute__((always_inline)) inline __m512i Four(const uint8_t* at) const {
+    const auto load = [&](int i) __attribute__((always_inline)) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(At(at, i)));
+    };
+    __m512i v = _mm512_castsi128_si512(load(0));
+    v = _mm512_mask_broadcast_i64x2(v, 0x0c, load(1));
+    v = _mm512_mask_broadcast_i64x2(v, 0x30, load(2));
+    return _mm512_mask_broadcast_i64x2(v, 0xc0, load(3));
+  }
+  const uint8_t *even_[2], *odd_[2];
+  int64_t two_, six_;
+};
+
+// 16 of the 32 rows of a unit: eight bytes of eight rows are one aligned vector.
+struct UnitStrip {
+  const uint8_t* unit;
+  int64_t half;
+  __attribute__((always_inline)) inline RowBytes Sixteen(int64_t offset, int g) const {
+    return {_mm512_load_si512(At(offset, 8) + 64 * g),
+            _mm512_load_si512(At(offset + 8, 8) + 64 * g)};
+  }
+  __attribute__((always_inline)) inline __m512 Halves(int64_t offset) const {
+    return LoadHalves(At(offset, 2));
+  }
+  __attribute__((always_inline)) inline KHead Head() const {
+    return {
+        Halves(0),
+        Halves(2),
+        {_mm512_load_si512(At(4, 4)), _mm512_load_si512(At(8, 4)), _mm512_load_si512(At(12, 4))}};
+  }
+
+ private:
+  // Piece `size` bytes long at byte `offset` of a block, of the strip's first row.
+  __attribute__((always_inline)) inline const uint8_t* At(int64_t offset, int64_t size) const {
+    return unit + 32 * offset + 16 * size * half;
+  }
+};
+
+// 16 rows of a weight in its layout, `first` being what RowAt (gemm_panels_avx512-inl.h) says of
+// the first of them.
+struct InRows {
+  static constexpr bool kUnits = false;
+  InRows(const uint8_t* first, int64_t row_bytes) : first_(first), row_bytes_(row_bytes) {}
+  template <int64_t kBytes>
+  __attribute__((always_inline)) inline RowStrip Block(int64_t block) const {
+    return RowStrip(first_ + block * kBytes, row_bytes_);
+  }
+  // Asks for what Block of `count` blocks will read.
+  template <int64_t kBytes>
+  __attribute__((always_inline)) inline void PrefetchBlocks(int64_t block, int64_t count) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+      for (int64_t b = 0; b < count * kBytes; b += 64)
+        Prefetch(first_ + r * row_bytes_ + block * kBytes + b);
+    }
+  }
+
+ private:
+  const uint8_t* first_;
+  int64_t row_bytes_;
+};
+
+struct InUnits {
+  static constexpr bool kUnits = true;
+  InUnits(const uint8_t* first, int64_t)
+      : group_(first - reinterpret_cast<uintptr_t>(first) % 32),
+        half_(static_cast<int64_t>(reinterpret_cast<uintptr_t>(first) % 32 / 16)) {}
+  template <int64_t kBytes>
+  __attribute__((always_inline)) inline UnitStrip Block(int64_t block) const {
+    return {group_ + block * 32 * kBytes, half_};
+  }
+  template <int64_t kBytes>
+  __attribute__((always_inline)) inline void PrefetchBlocks(int64_t block, int64_t count) const {
+    // Two strips ask for half of them each.
+    const uint8_t* const at = group_ + (block * 32 + half_ * 16 * count) * kBytes;
+    for (int64_t b = 0; b < count * 16 * kBytes; b += 64) Prefetch(at + b);
+  }
+
+ private:
+  const uint8_t* group_;
+  int64_t half_;
+};
 
 // Even bytes of a 64-bit lane to its lower half, odd ones to its upper half: byte 2 j + h is then
 // bits 8 j .. 8 j + 7 of half h.
@@ -76,168 +187,22 @@ __attribute__((always_inline)) inline __m512i SplitParity(__m512i bytes) {
 }
 
 // Byte 2 j + h of a 64-bit lane as the top byte of half h, zeros below.
-template <int j>
-__attribute__((always_inline)) inline __m512i TopByte(__m512i bytes) {
-  constexpr char z = -128, a = 2 * j, b = 2 * j + 1;
-  return _mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(_mm_setr_epi8(
-                                        z, z, z, a, z, z, z, b, z, z, z, a + 8, z, z, z, b + 8)));
+__attribute__((always_inline)) inline __m512i TopByte(__m512i bytes, int j) {
+  const char z = -128, a = static_cast<char>(2 * j), b = static_cast<char>(2 * j + 1);
+  const char c = static_cast<char>(a + 8), d = static_cast<char>(b + 8);
+  return _mm512_shuffle_epi8(
+      bytes, _mm512_broadcast_i32x4(_mm_setr_epi8(z, z, z, a, z, z, z, b, z, z, z, c, z, z, z, d)));
 }
 
-// 8 positions of 16 rows from signed bytes, times a scale each; the scale carries a factor 2^-24.
-__attribute__((always_inline)) inline void StoreSignedBytes(__m512i first, __m512i second,
-                                                            const RowValues& scale, uint16_t* to,
-                                                            int64_t pair) {
-  const auto values = [](__m512i top, __m512 s) {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(top), s);
-  };
-  StorePairs(to, values(TopByte<0>(first), scale.first), values(TopByte<0>(second), scale.second));
-  StorePairs(to + pair, values(TopByte<1>(first), scale.first),
-             values(TopByte<1>(second), scale.second));
-  StorePairs(to + 2 * pair, values(TopByte<2>(first), scale.first),
-             values(TopByte<2>(second), scale.second));
-  StorePairs(to + 3 * pair, values(TopByte<3>(first), scale.first),
-             values(TopByte<3>(second), scale.second));
+// v rotated left by the same number of bits in every lane.
+__attribute__((always_inline)) inline __m512i Rotate(__m512i v, int64_t bits) {
+  return _mm512_rolv_epi32(v, _mm512_set1_epi32(static_cast<int>(bits)));
 }
 
-// 8 positions of 16 rows from the nibbles of SplitParity'd bytes: the lower nibbles go to `low`,
-// the upper ones to `high`. value = table[code] * scale.
-__attribute__((always_inline)) inline void StoreNibbles(__m512i first, __m512i second, __m512 table,
-                                                        const RowValues& scale, uint16_t* low,
-                                                        uint16_t* high, int64_t pair) {
-  // vpermps reads four bits of an index, so the rest needs no mask.
-  const auto values = [table](__m512i index, __m512 s) {
-    return _mm512_mul_ps(_mm512_permutexvar_ps(index, table), s);
-  };
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    StorePairs(low + j * pair, values(_mm512_srli_epi32(first, 8 * j), scale.first),
-               values(_mm512_srli_epi32(second, 8 * j), scale.second));
-    StorePairs(high + j * pair, values(_mm512_srli_epi32(first, 8 * j + 4), scale.first),
-               values(_mm512_srli_epi32(second, 8 * j + 4), scale.second));
-  }
+// (v & mask) | other
+__attribute__((always_inline)) inline __m512i MaskOr(__m512i v, __m512i mask, __m512i other) {
+  return _mm512_ternarylogic_epi32(v, mask, other, 0xea);
 }
-
-// Strip types (gemm_panels_avx512-inl.h). Scales of up to kBlocks blocks are gathered ahead of
-// their use.
-constexpr int64_t kBlocks = 16;
-
-struct Q4Strip {
-  static int64_t Pack(const uint8_t* rows, int64_t step, int64_t at, int64_t count, uint16_t* to,
-                      int64_t pair) {
-    alignas(64) uint16_t scales[kBlocks][16];
-    const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    const int64_t blocks = count / 32;
-    const uint8_t* block = rows + at / 32 * 18;
-    for (int64_t begin = 0; begin < blocks; begin += kBlocks) {
-      const int64_t n = blocks - begin < kBlocks ? blocks - begin : kBlocks;
-      for (int64_t b = 0; b < n; ++b) GatherHalves(block + b * 18, step, scales[b]);
-      for (int64_t b = 0; b < n; ++b, block += 18, to += 16 * pair) {
-        const RowValues d = Spread(LoadHalves(scales[b]));
-        const RowBytes first = LoadRows(block + 2, step);
-        const RowBytes second = LoadRows(block + 2 + 8 * step, step);
-        StoreNibbles(SplitParity(first.low), SplitParity(second.low), levels, d, to, to + 8 * pair,
-                     pair);
-        StoreNibbles(SplitParity(first.high), SplitParity(second.high), levels, d, to + 4 * pair,
-                     to + 12 * pair, pair);
-      }
-    }
-    return blocks * 32;
-  }
-};
-
-struct Q8Strip {
-  static int64_t Pack(const uint8_t* rows, int64_t step, int64_t at, int64_t count, uint16_t* to,
-                      int64_t pair) {
-    alignas(64) uint16_t scales[kBlocks][16];
-    const int64_t blocks = count / 32;
-    const uint8_t* block = rows + at / 32 * 34;
-    for (int64_t begin = 0; begin < blocks; begin += kBlocks) {
-      const int64_t n = blocks - begin < kBlocks ? blocks - begin : kBlocks;
-      for (int64_t b = 0; b < n; ++b) GatherHalves(block + b * 34, step, scales[b]);
-      for (int64_t b = 0; b < n; ++b, block += 34, to += 16 * pair) {
-        const RowValues d = Spread(_mm512_mul_ps(LoadHalves(scales[b]), _mm512_set1_ps(0x1p-24f)));
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-          const uint8_t* codes = block + 2 + 16 * half;
-          const RowBytes first = LoadRows(codes, step);
-          const RowBytes second = LoadRows(codes + 8 * step, step);
-          StoreSignedBytes(first.low, second.low, d, to + 8 * half * pair, pair);
-          StoreSignedBytes(first.high, second.high, d, to + (8 * half + 4) * pair, pair);
-        }
-      }
-    }
-    return blocks * 32;
-  }
-};
-
-// Codes are kept as (q - 32) * 4 in signed bytes: the lower nibble in bits 2..5, the pair in bits
-// 6, 7, its upper bit flipped. The scale carries a factor 2^-26 for it.
-struct Q6Strip {
-  static int64_t Pack(const uint8_t* rows, int64_t step, int64_t at, int64_t count, uint16_t* to,
-                      int64_t pair) {
-    const int64_t blocks = count / 256;
-    const uint8_t* block = rows + at / 256 * 210;
-    for (int64_t b = 0; b < blocks; ++b, block += 210) {
-      alignas(64) uint16_t halves[16];
-      GatherHalves(block + 208, step, halves);
-      const RowBytes first_scales = LoadRows(block + 192, step);
-      const RowBytes second_scales = LoadRows(block + 192 + 8 * step, step);
-      // Byte 3 of a half becomes the scale of a sub-block: 2^24 here, 2^26 for the codes.
-      const RowValues d = Spread(_mm512_mul_ps(LoadHalves(halves), _mm512_set1_ps(0x1p-50f)));
-      for (int h = 0; h < 2; ++h, to += 64 * pair) {
-        const __m512i scales[2] = {h ? first_scales.high : first_scales.low,
-                                   h ? second_scales.high : second_scales.low};
-        for (int part = 0; part < 2; ++part) {
-          const uint8_t* low = block + 64 * h + 16 * part;
-          const uint8_t* high = block + 128 + 32 * h + 16 * part;
-          RowBytes a[2], c[2], t[2];
-#pragma GCC unroll 2
-          for (int g = 0; g < 2; ++g) {
-            a[g] = LoadRows(low + 8 * g * step, step);
-            c[g] = LoadRows(low + 32 + 8 * g * step, step);
-            t[g] = LoadRows(high + 8 * g * step, step);
-          }
-          const auto line = [&](int j, const RowBytes* nibbles) __attribute__((always_inline)) {
-            RowValues s;
-            s.first = SubScale(scales[0], 2 * j + part, d.first);
-            s.second = SubScale(scales[1], 2 * j + part, d.second);
-            uint16_t* out = to + (16 * j + 8 * part) * pair;
-            StoreSignedBytes(Codes(nibbles[0].low, t[0].low, j), Codes(nibbles[1].low, t[1].low, j),
-                             s, out, pair);
-            StoreSignedBytes(Codes(nibbles[0].high, t[0].high, j),
-                             Codes(nibbles[1].high, t[1].high, j), s, out + 4 * pair, pair);
-          };
-          line(0, a);
-          line(1, c);
-          line(2, a);
-          line(3, c);
-        }
-      }
-    }
-    return blocks * 256;
-  }
-
- private:
-  __attribute__((always_inline)) static inline __m512 SubScale(__m512i scales, int index,
-                                                               __m512 d) {
-    const __m512i where = _mm512_or_si512(
-        _mm512_set1_epi32(static_cast<int>((static_cast<unsigned>(index) << 24) | 0x808080u)),
-        _mm512_set4_epi32(0x08000000, 0x08000000, 0, 0));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_shuffle_epi8(scales, where)), d);
-  }
-  __attribute__((always_inline)) static inline __m512i Codes(__m512i nibbles, __m512i pairs,
-                                                             int j) {
-    const __m512i low = j < 2 ? _mm512_slli_epi32(nibbles, 2) : _mm512_srli_epi32(nibbles, 2);
-    const __m512i high = j == 0   ? _mm512_slli_epi32(pairs, 6)
-                         : j == 1 ? _mm512_slli_epi32(pairs, 4)
-                         : j == 2 ? _mm512_slli_epi32(pairs, 2)
-                                  : pairs;
-    const __m512i top = _mm512_ternarylogic_epi32(high, _mm512_set1_epi8(static_cast<char>(0xc0)),
-                                                  _mm512_set1_epi8(static_cast<char>(0x80)),
-                                                  0x6a);                       // (a & b) ^ c
-    return _mm512_ternarylogic_epi32(low, _mm512_set1_epi8(0x3c), top, 0xea);  // (a & b) | c
-  }
-};
 
 }  // namespace
 }  // namespace lapidary

@@ -203,7 +203,7 @@ Json RunLoss(const EvalArgs& args, Bundle& bundle, Material& material) {
 
 Json RunReference(const EvalArgs& args, Bundle& bundle, Material& material) {
   OpenSequences(args, material);
-  Bundle reference = OpenForEval(args.reference, args.reference_adapter, args.base);
+  Bundle reference = OpenForEval(args.reference, args.reference_adapter, args.base, false);
   EvalOptions options = MakeEvalOptions(args);
   Progress bar(args.quiet ? nullptr : stderr, "against the reference",
                static_cast<int64_t>(material.sequences.lengths.size()));
@@ -257,7 +257,7 @@ void RunEval(const EvalArgs& args) {
   const bool answers = args.answers || args.swap_media || !args.scores.empty();
   for (const std::string& name : args.scores) FindMetric(name);
   std::function<std::string()> page;
-  Bundle bundle = OpenForEval(args.model, args.adapter, args.base);
+  Bundle bundle = OpenForEval(args.model, args.adapter, args.base, answers);
   Material material = OpenMaterial(args, bundle);
   Json json = {{"model", args.model}, {"adapter", args.adapter}, {"compute", args.compute}};
   if (!args.no_loss) json.update(RunLoss(args, bundle, material));
@@ -364,7 +364,9 @@ NamedData OpenNamedData(const std::vector<std::string>& data, int64_t limit) {
   return named;
 }
 
-Bundle OpenForEval(const std::string& model, const std::string& adapter, const BaseFormat& base) {
+Bundle OpenForEval(const std::string& model, const std::string& adapter, BaseFormat base,
+                   bool writes) {
+  base.units = writes;
   Bundle bundle = OpenBundle(model, adapter, base);
   for (const std::string& warning : bundle.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());

@@ -50,8 +50,9 @@ struct NamedData {
 // `limit`: of every source, the first records; 0: all.
 NamedData OpenNamedData(const std::vector<std::string>& data, int64_t limit);
 
-// Opens a model and prints its warnings to stderr.
-Bundle OpenForEval(const std::string& model, const std::string& adapter, const BaseFormat& base);
+// Opens a model and prints its warnings to stderr. `writes`: it will write answers.
+Bundle OpenForEval(const std::string& model, const std::string& adapter, BaseFormat base,
+                   bool writes);
 
 // Prints `text`, or with --json the JSON; writes --out and --html (`page` may be empty).
 void DeliverEval(const EvalArgs& args, const std::string& text, const nlohmann::ordered_json& json,

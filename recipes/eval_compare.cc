@@ -46,7 +46,8 @@ std::string RowText(const Dataset& dataset, int64_t record) {
 // memory of one.
 class TwoModels {
  public:
-  explicit TwoModels(const EvalArgs& args) : base_(OpenForEval(args.compare[0], "", args.base)) {
+  explicit TwoModels(const EvalArgs& args)
+      : base_(OpenForEval(args.compare[0], "", args.base, args.answers)) {
     const std::string& tuned = args.compare[1];
     const bool adapter = std::filesystem::exists(tuned + "/adapter_config.json");
     if (adapter && !ReadQatRecord(tuned) && OpenAdapter(tuned).config.modules_to_save.empty()) {
@@ -55,8 +56,8 @@ class TwoModels {
               OtherBaseWarning(config, tuned, OpenCheckpointFiles(base_.path), base_.path))
         std::fprintf(stderr, "warning: %s\n", warning->c_str());
     } else {
-      tuned_ = adapter ? OpenForEval(args.compare[0], tuned, args.base)
-                       : OpenForEval(tuned, "", args.base);
+      tuned_ = adapter ? OpenForEval(args.compare[0], tuned, args.base, args.answers)
+                       : OpenForEval(tuned, "", args.base, args.answers);
     }
   }
   Bundle& Get(bool tuned) {

@@ -71,7 +71,7 @@ void RunEvalTask(const EvalArgs& args) {
                  "too");
   const std::string path = TaskPath(args.task);
   const EvalTask task = LoadEvalTask(path);
-  Bundle bundle = OpenForEval(args.model, args.adapter, args.base);
+  Bundle bundle = OpenForEval(args.model, args.adapter, args.base, !task.choices);
   RunTaskOptions options;
   options.compute = ComputeOf(args.compute);
   options.image_mask = ImageMaskOf(args.image_mask);

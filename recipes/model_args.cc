@@ -30,8 +30,9 @@ void AddEngineOptions(CLI::App* app, EngineArgs* args) {
       ->check(CLI::IsMember({"float32", "bfloat16"}));
 }
 
-Engine OpenEngine(const std::string& model, const std::string& adapter, const BaseFormat& base,
+Engine OpenEngine(const std::string& model, const std::string& adapter, BaseFormat base,
                   const EngineArgs& args) {
+  base.units = true;
   Bundle bundle = OpenBundle(model, adapter, base);
   for (const std::string& warning : bundle.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());

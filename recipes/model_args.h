@@ -25,7 +25,7 @@ struct EngineArgs {
 // `args` must outlive the parsing.
 void AddEngineOptions(CLI::App* app, EngineArgs* args);
 // A checkpoint with an adapter ("": none), ready to answer. Warnings go to stderr.
-Engine OpenEngine(const std::string& model, const std::string& adapter, const BaseFormat& base,
+Engine OpenEngine(const std::string& model, const std::string& adapter, BaseFormat base,
                   const EngineArgs& args);
 
 // --greedy, --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --seed.

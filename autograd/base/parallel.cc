@@ -162,4 +162,41 @@ void ParallelForDynamic(int64_t n, const std::function<void(int64_t, int)>& body
   });
 }
 
+void ParallelForRuns(int64_t n, const std::function<void(int64_t)>& body) {
+  if (n <= 0 || DryRun()) return;
+  LAPIDARY_CHECK(n <= int64_t{1} << 31, "ParallelForRuns: must be at most 2^31 items; got ", n);
+  const int threads = Threads();
+  if (in_parallel || n == 1 || threads == 1) {
+    for (int64_t i = 0; i < n; ++i) body(i);
+    return;
+  }
+  // A thread's run is what is left of it: its first item in the upper half, its end in the lower.
+  struct alignas(64) Run {
+    std::atomic<uint64_t> left;
+  };
+  const std::unique_ptr<Run[]> runs(new Run[static_cast<size_t>(threads)]);
+  for (int t = 0; t < threads; ++t) {
+    runs[static_cast<size_t>(t)].left =
+        static_cast<uint64_t>(n * t / threads) << 32 | static_cast<uint64_t>(n * (t + 1) / threads);
+  }
+  const auto claim = [&](int t, bool from_front, int64_t* item) {
+    std::atomic<uint64_t>& left = runs[static_cast<size_t>(t)].left;
+    for (uint64_t now = left.load();;) {
+      const uint64_t first = now >> 32, end = now & 0xffffffff;
+      if (first == end) return false;
+      *item = static_cast<int64_t>(from_front ? first : end - 1);
+      if (left.compare_exchange_weak(
+              now, from_front ? (first + 1) << 32 | end : first << 32 | (end - 1)))
+        return true;
+    }
+  };
+  PoolSlot()->Run([&](int t) {
+    int64_t item;
+    while (claim(t, true, &item)) body(item);
+    for (int other = 1; other < threads; ++other) {
+      while (claim((t + other) % threads, false, &item)) body(item);
+    }
+  });
+}
+
 }  // namespace lapidary

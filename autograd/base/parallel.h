@@ -30,6 +30,10 @@ void ParallelFor(int64_t n, const std::function<void(Range)>& body, int64_t grai
 // computes it.
 void ParallelForDynamic(int64_t n, const std::function<void(int64_t, int)>& body);
 
+// The same for items that lie one after the other in memory: a thread works through a run of them
+// in order, and takes from the ends of the others' runs when its own is done. At most 2^31 items.
+void ParallelForRuns(int64_t n, const std::function<void(int64_t)>& body);
+
 }  // namespace lapidary
 
 #endif  // LAPIDARY_AUTOGRAD_BASE_PARALLEL_H_

@@ -289,14 +289,16 @@ void MultiplyPacked(Isa isa, Compute compute, std::span<const GemmOutput> output
     starts.push_back(starts.back() + job.grid.panels * job.grid.groups);
     jobs.push_back(job);
   }
-  const auto run = [&](int64_t item, int) {
+  const auto run = [&](int64_t item) {
     const size_t job = std::upper_bound(starts.begin(), starts.end(), item) - starts.begin() - 1;
     jobs[job].Run(item - starts[job]);
   };
   if (work < kSerialWork) {
-    for (int64_t item = 0; item < starts.back(); ++item) run(item, 0);
+    for (int64_t item = 0; item < starts.back(); ++item) run(item);
+  } else if (!jobs.empty() && jobs[0].few_rows) {
+    ParallelForRuns(starts.back(), run);  // bound by memory: the kernels ask for the next rows
   } else {
-    ParallelForDynamic(starts.back(), run);
+    ParallelForDynamic(starts.back(), [&](int64_t item, int) { run(item); });
   }
 }
 

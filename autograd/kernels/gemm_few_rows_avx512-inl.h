@@ -2,14 +2,14 @@
 // rows of the weight are a strip, a strip's pairs of bf16 go from registers into the sums. Nothing
 // is written but y, so that memory is read about as fast as it comes.
 //
-// A source S of strips says how a weight is stored:
-//   static constexpr int64_t kBlock;  // positions that are opened together, a multiple of 32
-//   struct Block;                     // what a strip keeps for them
-//   static Block Open(const WeightView& w, int64_t row, int64_t at);  // row a multiple of 16
-//   // Positions at + 32 line .. + 32: calls sink.Put(pair, values) 16 times, pair 0 to 15 in
-//   // order, the values a vector of pairs of bf16, row r in the 32-bit lane r.
-//   template <class Sink> static void Line(const Block& block, int64_t line, Sink& sink);
-// Included by files compiled for AVX-512 BF16 only, everything has internal linkage.
+// A source S says how a weight is stored:
+//   using Line;  // what is kept of 32 positions of a strip
+//     __m512i Pair(int pair) const;  // of positions 2 pair, 2 pair + 1, row r in the 32-bit lane r
+//   using Strip;  // void Read(int64_t line, Line* out), lines in order
+//   static constexpr int kStrips;  // side by side, 1 or 2
+//   S(const FewRowsCall& q, int64_t out, int strips);  // strips from output q.out + out on
+//   void Start(int strip, int64_t lines, Strip* out) const;
+//   template <int kCount> void Ask(int64_t line) const;  // prefetches for kCount strips
 #ifndef LAPIDARY_AUTOGRAD_KERNELS_GEMM_FEW_ROWS_AVX512_INL_H_
 #define LAPIDARY_AUTOGRAD_KERNELS_GEMM_FEW_ROWS_AVX512_INL_H_
 
@@ -21,65 +21,62 @@ namespace {
 
 constexpr int64_t kFewRowsChunk = 512;  // the chunk of the table of vdpbf16ps
 
-// y[r][16 outputs] for R rows of x; every element one chain of additions in the order of k.
-template <int R>
-struct StripSums {
-  __m512 sum[R];
-  const uint16_t* x = nullptr;  // the line's part of the first row
-
-  __attribute__((always_inline)) inline void Put(int pair, __m512i values) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      // Written out, or GCC keeps the broadcast x of all strips in registers that it does not have.
-      asm("vdpbf16ps %2%{1to16%}, %1, %0"
-          : "+v"(sum[r])
-          : "v"(values), "m"(*reinterpret_cast<const int32_t*>(x + r * kFewRowsChunk + 2 * pair)));
-    }
-  }
-};
-
-// T strips side by side: a chain of additions waits six cycles for each, and the next strip's fill
-// the time. More than two (32 rows, one stream of memory) did not help.
+// y[r][16 T outputs] for R rows of x, every element one chain of additions in the order of k. An
+// addition waits six cycles for the one before: T strips side by side fill the time.
 template <class S, int R, int T>
 __attribute__((noinline)) void StripsTimesRows(const FewRowsCall& q, int64_t out) {
-  StripSums<R> sums[T];
+  __m512 sum[R][T];
   float* const c = q.c + out;
-#pragma GCC unroll 2
-  for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      sums[t].sum[r] = q.load ? _mm512_loadu_ps(c + r * q.ldc + 16 * t) : _mm512_setzero_ps();
-    }
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int t = 0; t < T; ++t)
+      sum[r][t] = q.load ? _mm512_loadu_ps(c + r * q.ldc + 16 * t) : _mm512_setzero_ps();
   }
-  const int64_t cols = q.w->cols;
-  for (int64_t at = 0; at < cols; at += S::kBlock) {
+  const int64_t lines = q.w->cols / 32;
+  const S source(q, out, T);
+  typename S::Strip strip[T];
+#pragma GCC unroll 2
+  for (int t = 0; t < T; ++t) source.Start(t, lines, &strip[t]);
+  for (int64_t l = 0; l < lines; ++l) {
     const uint16_t* const x =
         reinterpret_cast<const uint16_t*>(static_cast<const char*>(q.a) +
-                                          at / kFewRowsChunk * q.chunk_bytes) +
-        at % kFewRowsChunk;
-    typename S::Block block[T];
+                                          32 * l / kFewRowsChunk * q.chunk_bytes) +
+        32 * l % kFewRowsChunk;
+    source.template Ask<T>(l);
+    typename S::Line line[T];
 #pragma GCC unroll 2
-    for (int t = 0; t < T; ++t) block[t] = S::Open(*q.w, q.out + out + 16 * t, at);
-    for (int64_t line = 0; line < S::kBlock / 32; ++line) {
+    for (int t = 0; t < T; ++t) strip[t].Read(l, &line[t]);
+#pragma GCC unroll 16
+    for (int pair = 0; pair < 16; ++pair) {
 #pragma GCC unroll 2
       for (int t = 0; t < T; ++t) {
-        sums[t].x = x + 32 * line;
-        S::Line(block[t], line, sums[t]);
+        const __m512i values = line[t].Pair(pair);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          // Written out, or GCC keeps the broadcast x of all strips in registers that it does not
+          // have.
+          asm("vdpbf16ps %2%{1to16%}, %1, %0"
+              : "+v"(sum[r][t])
+              : "v"(values),
+                "m"(*reinterpret_cast<const int32_t*>(x + r * kFewRowsChunk + 2 * pair)));
+        }
       }
     }
   }
-#pragma GCC unroll 2
-  for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) _mm512_storeu_ps(c + r * q.ldc + 16 * t, sums[t].sum[r]);
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int t = 0; t < T; ++t) _mm512_storeu_ps(c + r * q.ldc + 16 * t, sum[r][t]);
   }
 }
 
 template <class S, int R>
 void FewRows(const FewRowsCall& q) {
+  constexpr int kStrips = S::kStrips;
   int64_t out = 0;
-  for (; out + 32 <= q.outs; out += 32) StripsTimesRows<S, R, 2>(q, out);
-  if (out < q.outs) StripsTimesRows<S, R, 1>(q, out);
+  for (; out + 16 * kStrips <= q.outs; out += 16 * kStrips) StripsTimesRows<S, R, kStrips>(q, out);
+  for (; out < q.outs; out += 16) StripsTimesRows<S, R, 1>(q, out);
 }
 
 template <class S>

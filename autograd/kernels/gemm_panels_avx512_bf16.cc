@@ -7,35 +7,43 @@
 namespace lapidary {
 namespace {
 
-// Strips of bfloat16 rows: 16 lines, transposed as pairs.
-struct Bf16Strips {
-  static constexpr int64_t kBlock = 32;
-  struct Block {
+// bfloat16 rows as strips: 16 lines, transposed as pairs.
+class Bf16Source {
+ public:
+  struct Line {
+    __m512i pairs[16];
+    __attribute__((always_inline)) inline __m512i Pair(int pair) const { return pairs[pair]; }
+  };
+  struct Strip {
     const uint8_t* rows;
     int64_t step;
-  };
-  __attribute__((always_inline)) static inline Block Open(const WeightView& w, int64_t row,
-                                                          int64_t at) {
-    return {static_cast<const uint8_t*>(w.data) + row * w.row_bytes + 2 * at, w.row_bytes};
-  }
-  template <class Sink>
-  __attribute__((always_inline)) static inline void Line(const Block& block, int64_t, Sink& sink) {
-    __m512i v[16];
+    __attribute__((always_inline)) inline void Read(int64_t line, Line* out) const {
 #pragma GCC unroll 16
-    for (int c = 0; c < 16; ++c) {
-      const uint8_t* const at = block.rows + c * block.step;
-      v[c] = _mm512_loadu_si512(at);
-      Prefetch(at + 512);
+      for (int r = 0; r < 16; ++r) {
+        const uint8_t* const at = rows + r * step + 64 * line;
+        out->pairs[r] = _mm512_loadu_si512(at);
+        Prefetch(at + 512);
+      }
+      Transpose16x16(out->pairs);
     }
-    Transpose16x16(v);
-#pragma GCC unroll 16
-    for (int j = 0; j < 16; ++j) sink.Put(j, v[j]);
+  };
+  static constexpr int kStrips = 1;
+  Bf16Source(const FewRowsCall& q, int64_t out, int)
+      : first_{static_cast<const uint8_t*>(q.w->data) + (q.out + out) * q.w->row_bytes,
+               q.w->row_bytes} {}
+  __attribute__((always_inline)) inline void Start(int, int64_t, Strip* out) const {
+    *out = first_;
   }
+  template <int kCount>
+  __attribute__((always_inline)) inline void Ask(int64_t) const {}
+
+ private:
+  Strip first_;
 };
 
 }  // namespace
 
-const FewRowsFunction kFewRowsBf16Pairs = FewRowsProduct<Bf16Strips>;
+const FewRowsFunction kFewRowsBf16Pairs = FewRowsProduct<Bf16Source>;
 
 const DensePanels kDensePanelsPairs = {{PackForwardBf16<Bf16Row, 2>, PackInputGradBf16<Bf16Row, 2>},
                                        {PackForwardBf16<F32Row, 2>, PackInputGradBf16<F32Row, 2>},

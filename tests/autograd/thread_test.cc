@@ -4,7 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <thread>
 
+#include "autograd/base/error.h"
+#include "autograd/base/parallel.h"
 #include "autograd/checkpoint.h"
 #include "autograd/ops/activation.h"
 #include "autograd/ops/attention.h"
@@ -200,6 +204,27 @@ TEST_P(ThreadBits, CheckpointsDoNotShow) {
     });
     EXPECT_TRUE(SameResults(again, kept)) << c.name;
   }
+}
+
+// Every item once, in order within a run, whoever is slow; the first error arrives.
+TEST(ParallelForRuns, EveryItemOnce) {
+  for (const int threads : {1, 2, 5}) {
+    SetThreads(threads);
+    for (const int64_t n : {0, 1, 2, 4, 7, 1000}) {
+      for (const int64_t slow : {int64_t{0}, n - 1}) {
+        std::vector<std::atomic<int>> times(static_cast<size_t>(n));
+        ParallelForRuns(n, [&](int64_t i) {
+          if (i == slow) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+          ++times[static_cast<size_t>(i)];
+        });
+        EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](const auto& t) { return t == 1; }))
+            << threads << " threads, " << n << " items";
+      }
+    }
+    EXPECT_THROW(ParallelForRuns(9, [](int64_t i) { LAPIDARY_CHECK(i != 4, "item four"); }), Error);
+    EXPECT_THROW(ParallelForRuns((int64_t{1} << 31) + 1, [](int64_t) {}), Error);
+  }
+  SetThreads(2);
 }
 
 }  // namespace

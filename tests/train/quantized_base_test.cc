@@ -18,6 +18,8 @@
 #include "quant/adapter.h"
 #include "quant/format.h"
 #include "quant/gguf.h"
+#include "quant/units.h"
+#include "tests/check.h"
 #include "tests/model/golden_batch.h"
 #include "tests/train/tiny_run.h"
 #include "train/bundle.h"
@@ -155,6 +157,30 @@ TEST(QuantizedBase, LogitsAndGradientsOfEveryMix) {
     LoadedModel values = LoadModel(GgufPath(mix.name));
     Expand(values.model);
     ExpectSame(OutcomeOf(blocks.model), OutcomeOf(values.model), mix.name);
+  }
+}
+
+// What is laid out for decoding has the bits of what is mapped.
+TEST(QuantizedBase, SameBitsInUnits) {
+  for (const char* mix : {"q4_0", "q4_k_m", "q8_0"}) {
+    for (const bool file : {true, false}) {
+      BaseFormat base;
+      if (!file) base.mix = mix;
+      const std::string path = file ? GgufPath(mix) : Place().path() + "/base";
+      LoadedModel rows = LoadModel(path, base);
+      base.units = true;
+      LoadedModel units = LoadModel(path, base);
+      const auto want = Matrices(rows.model), got = Matrices(units.model);
+      for (const auto& [name, weight] : want) {
+        ASSERT_EQ(weight->view.layout, WeightLayout::kRows);
+        EXPECT_EQ(got.at(name)->view.layout == WeightLayout::kUnits, WantsUnits(weight->view))
+            << mix << " " << name;
+      }
+      const Outcome a = OutcomeOf(rows.model), b = OutcomeOf(units.model);
+      EXPECT_TRUE(check::SameBits(a.logits, b.logits)) << mix;
+      for (size_t i = 0; i < a.gradients.size(); ++i)
+        EXPECT_TRUE(check::SameBits(a.gradients[i], b.gradients[i])) << mix << ", adapter " << i;
+    }
   }
 }
 
