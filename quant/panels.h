@@ -2,8 +2,8 @@
 // registered with autograd (dequantize rows, then pack) and, for the vector tables, with functions
 // that write packed panels straight from the blocks. A format's way into a panel is its entry in
 // panels_lines-inl.h; the most used formats have faster ways (panels_avx512-inl.h,
-// panels_strip_avx512-inl.h, panels_units_avx512-inl.h). Products with few rows read blocks without
-// panels (panels_units_avx512-inl.h, few_rows_lines-inl.h).
+// panels_blocks_avx512-inl.h). Products with few rows read blocks without panels
+// (panels_blocks_avx512-inl.h, few_rows_lines-inl.h).
 //
 // This happens before main() in every program that links lapidary_quant: the library asks the
 // linker to keep panels.cc, and a static object there calls RegisterQuantFormats(). Calling it

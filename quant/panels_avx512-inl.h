@@ -1,7 +1,7 @@
 // Rows of block formats (formats.md 3) as the AVX-512 packers read them: every format by its lines,
-// Q4_0 and Q6_K in ways of their own; those with units also from units. Values
-// are those of the format table's dequantize, d * q in float32, rounded to bf16 once where the
-// product wants bf16. Included by files compiled for AVX-512 only, everything has internal linkage.
+// Q4_0 and Q6_K in ways of their own; those with units also from units. Values are those of the
+// format table's dequantize, d * q in float32, rounded to bf16 once where the product wants bf16.
+// Included by files compiled for AVX-512 only, everything has internal linkage.
 #ifndef LAPIDARY_QUANT_PANELS_AVX512_INL_H_
 #define LAPIDARY_QUANT_PANELS_AVX512_INL_H_
 

@@ -1,7 +1,7 @@
 // Weights in units (autograd/weight.h, WeightLayout::kUnits): the same blocks in the order in which
-// kernels read them: Q4_0, Q8_0, Q4_K, Q5_K and Q6_K. A product with few rows, and an input
-// gradient, then reads memory from front to back instead of a few bytes of every row. The order is
-// lossless and takes the same space.
+// kernels read them: Q4_0, Q8_0, Q4_K, Q5_K and Q6_K. A product with few rows, which is as fast as
+// memory is read, then reads it from front to back instead of a few bytes of every row. The order
+// is lossless and takes the same space.
 #ifndef LAPIDARY_QUANT_UNITS_H_
 #define LAPIDARY_QUANT_UNITS_H_
 
