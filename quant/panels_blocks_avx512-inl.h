@@ -342,7 +342,7 @@ class BlockSource {
       F::Rows::kUnits ? _mm_prefetch(at, _MM_HINT_T0) : _mm_prefetch(at, _MM_HINT_T1);
     }
     if (F::Rows::kUnits) return;
-    // A line of the cache lasts four lines here.
+    // Of a quarter of the rows in turn: a line of the cache lasts two to four lines.
     const uint8_t* const soon = row_ + (line + 6) * 32 * F::kBytes / F::kBlock + line % 4 * step_;
 #pragma GCC unroll 8
     for (int r = 0; r < 4 * kCount; ++r) Prefetch(soon + 4 * r * step_);
