@@ -53,6 +53,28 @@ class StripOf32 {
   alignas(64) uint16_t halves_[S::kUnits ? 1 : kKept][16];
 };
 
+// Blocks of 256: what eight lines share is opened with the first of them that is read.
+template <int64_t kBytes, class S>
+class StripOf256 {
+ public:
+  __attribute__((always_inline)) inline void Start(const S& rows, int64_t first, int64_t) {
+    rows_ = &rows;
+    first_ = first;
+  }
+
+ protected:
+  __attribute__((always_inline)) inline auto Block(int64_t line) const {
+    return rows_->template Block<kBytes>(line / 8);
+  }
+  __attribute__((always_inline)) inline bool Begins(int64_t line) const {
+    return line % 8 == 0 || line == first_;
+  }
+
+ private:
+  const S* rows_ = nullptr;
+  int64_t first_ = 0;
+};
+
 template <class S>
 struct Q4Blocks {
   static constexpr int64_t kBlock = 32, kBytes = 18;
@@ -139,15 +161,11 @@ struct KBlocks {
   static constexpr int64_t kBlock = 256, kBytes = kFifthBit ? 176 : 144;
   using Rows = S;
   using Line = ByteLine<true, 1>;
-  class Strip {
+  class Strip : public StripOf256<kBytes, S> {
    public:
-    __attribute__((always_inline)) inline void Start(const S& rows, int64_t first, int64_t) {
-      rows_ = &rows;
-      first_ = first;
-    }
     __attribute__((always_inline)) inline void Read(int64_t line, Line* out) {
-      const auto block = rows_->template Block<kBytes>(line / 8);
-      if (line % 8 == 0 || line == first_) Open(block.Head());
+      const auto block = this->Block(line);
+      if (this->Begins(line)) Open(block.Head());
       const int64_t j = line % 8;
       const auto byte = [j](const __m512i* lines) __attribute__((always_inline)) {
         const __m512i shift = _mm512_set1_epi32(static_cast<int>(8 * (j % 4)));
@@ -185,8 +203,6 @@ struct KBlocks {
       mins_[0] = _mm512_and_si512(s[1], six);
       mins_[1] = MaskOr(_mm512_srli_epi32(both, 4), four, high(s[1]));
     }
-    const S* rows_ = nullptr;
-    int64_t first_ = 0;
     __m512 d_, dmin_;              // of 16 rows; d carries 2^-24
     __m512i scales_[2], mins_[2];  // of lines 0..3 and 4..7, a byte each
   };
@@ -200,15 +216,11 @@ struct Q6Blocks {
   static constexpr int64_t kBlock = 256, kBytes = 210;
   using Rows = S;
   using Line = ByteLine<false, 2>;
-  class Strip {
+  class Strip : public StripOf256<kBytes, S> {
    public:
-    __attribute__((always_inline)) inline void Start(const S& rows, int64_t first, int64_t) {
-      rows_ = &rows;
-      first_ = first;
-    }
     __attribute__((always_inline)) inline void Read(int64_t line, Line* out) {
-      const auto block = rows_->template Block<kBytes>(line / 8);
-      if (line % 8 == 0 || line == first_) {
+      const auto block = this->Block(line);
+      if (this->Begins(line)) {
         scales_[0] = block.Sixteen(192, 0);
         scales_[1] = block.Sixteen(192, 1);
         d_ = Spread(_mm512_mul_ps(block.Halves(208), _mm512_set1_ps(0x1p-50f)));
@@ -245,8 +257,6 @@ struct Q6Blocks {
           _mm512_set4_epi32(0x08000000, 0x08000000, 0, 0));
       return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_shuffle_epi8(scales, where)), d);
     }
-    const S* rows_ = nullptr;
-    int64_t first_ = 0;
     RowValues d_;
     RowBytes scales_[2];  // of rows 8 g ..
   };
