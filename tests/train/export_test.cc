@@ -478,6 +478,20 @@ TEST_F(ExportRules, BasesThatAreWrong) {
   EXPECT_EQ(message, "");
 }
 
+TEST(Export, HeadsOfAllLayersAreOneNumberWhereTheyAgree) {
+  ModelConfig config = MakeModelConfig("tiny", 2);
+  const auto heads = [&] {
+    for (auto& [key, value] : TextKeys({}, config, 1, 0))
+      if (key == "gemma4.attention.head_count_kv") return value;
+    return GgufValue::String("absent");
+  };
+  config.text.layers[0].num_key_value_heads = 2;
+  config.text.layers[1].num_key_value_heads = 1;
+  EXPECT_EQ(heads(), GgufValue::I32s({2, 1}));
+  config.text.layers[1].num_key_value_heads = 2;
+  EXPECT_EQ(heads(), GgufValue::U32(2));
+}
+
 TEST(Export, SizeLabels) {
   EXPECT_EQ(SizeLabel(838114), "838K");
   EXPECT_EQ(SizeLabel(4037830), "4.0M");

@@ -195,9 +195,10 @@ GgufKeys MediaKeys(const json& processor) {
     const char *key, *section, *field;
     int64_t usual;
   };
-  constexpr Row kRows[] = {{"lapidary.image_max_soft_tokens", "image_processor", "max_soft_tokens", 280},
-                           {"lapidary.video_max_soft_tokens", "video_processor", "max_soft_tokens", 70},
-                           {"lapidary.video_num_frames", "video_processor", "num_frames", 32}};
+  constexpr Row kRows[] = {
+      {"lapidary.image_max_soft_tokens", "image_processor", "max_soft_tokens", 280},
+      {"lapidary.video_max_soft_tokens", "video_processor", "max_soft_tokens", 70},
+      {"lapidary.video_num_frames", "video_processor", "num_frames", 32}};
   GgufKeys keys;
   for (const Row& row : kRows) {
     if (!processor.contains(row.section) || !processor[row.section].is_object()) continue;
@@ -302,7 +303,10 @@ GgufKeys TextKeys(const GgufMetadata& metadata, const ModelConfig& config, int64
   put("embedding_length", GgufValue::U32(text.hidden_size));
   put("feed_forward_length", GgufValue::U32(text.intermediate_size));
   put("attention.head_count", GgufValue::U32(text.num_attention_heads));
-  put("attention.head_count_kv", GgufValue::I32s(kv_heads));
+  // The converter's configuration names the full layers' heads only where they differ.
+  put("attention.head_count_kv", std::set<int64_t>(kv_heads.begin(), kv_heads.end()).size() == 1
+                                     ? GgufValue::U32(kv_heads[0])
+                                     : GgufValue::I32s(kv_heads));
   put("rope.freq_base", GgufValue::F32(text.full_rope_theta));
   put("rope.freq_base_swa", GgufValue::F32(text.sliding_rope_theta));
   put("attention.layer_norm_rms_epsilon", GgufValue::F32(text.rms_norm_eps));

@@ -2,7 +2,7 @@
 // from a Hugging Face folder.
 //
 // Differences from the converter, all of them (tests compare everything else):
-//   general.name                        the folder's name; the converter also looks into model cards
+//   general.name                        the folder's name; the converter also reads model cards
 //   general.size_label                  always counted; the converter first looks for a size in the
 //                                       folder's name
 //   tokenizer.ggml.eot_token_id         always written if the vocabulary has <turn|> (formats.md
