@@ -129,7 +129,8 @@ class DryBytes {
   // Null if the system has no addresses left.
   uint8_t* Get(int64_t size) {
     if (!blocks_.empty() && blocks_.back().size >= size) return blocks_.back().bytes;
-    const int64_t want = std::max<int64_t>(size, blocks_.empty() ? 1 << 20 : 2 * blocks_.back().size);
+    const int64_t want =
+        std::max<int64_t>(size, blocks_.empty() ? 1 << 20 : 2 * blocks_.back().size);
     void* bytes = ::mmap(nullptr, static_cast<size_t>(want), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bytes == MAP_FAILED) return nullptr;

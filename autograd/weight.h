@@ -26,11 +26,11 @@ enum class WeightLayout : int32_t {
   kUnits,  // of 32 rows x one block, see below
 };
 
-// Units are for formats that list the pieces of their blocks (Q4_0: scale 2, codes 8 and 8) and weights
-// of 32 n rows: rows are taken in groups of 32, a group is its blocks' columns in order, and a
-// column is a unit: the first piece of all 32 blocks, then the second, and so on. The same bytes in
-// another order, read in order by a kernel that works on 32 rows at a time. A group takes 32 *
-// row_bytes; piece p of row r in block column b lies at
+// Units are for formats that list the pieces of their blocks (Q4_0: scale 2, codes 8 and 8) and
+// weights of 32 n rows: rows are taken in groups of 32, a group is its blocks' columns in order,
+// and a column is a unit: the first piece of all 32 blocks, then the second, and so on. The same
+// bytes in another order, read in order by a kernel that works on 32 rows at a time. A group takes
+// 32 * row_bytes; piece p of row r in block column b lies at
 //   data + (r / 32) * 32 * row_bytes + b * 32 * block_bytes + 32 * (bytes of earlier pieces)
 //   + (r % 32) * (bytes of p)
 struct WeightMap;  // autograd/weight_map.h

@@ -15,7 +15,6 @@
 // the kernels, adapters attached, the optimizer's state laid out. With LAPIDARY_THREADS=1 steps are
 // timed by processor time, which other programs disturb less. bench/compare_torch.py sets PyTorch +
 // PEFT beside it.
-#include "train/optim/adamw.h"
 #include "train/step.h"
 
 #include <CLI/CLI.hpp>
@@ -36,6 +35,7 @@
 #include "model/adapt.h"
 #include "model/load.h"
 #include "model/qat.h"
+#include "train/optim/adamw.h"
 
 namespace lapidary {
 namespace {

@@ -54,7 +54,8 @@ struct AudioConfig {
 
 struct ModelConfig {
   TextConfig text;
-  bool text_only = false;  // model_type gemma4_unified_text: modules are called model.layers.N..., not model.language_model.layers.N...
+  bool text_only = false;  // model_type gemma4_unified_text: modules are called model.layers.N...,
+                           // not model.language_model.layers.N...
   bool has_vision = false, has_audio = false;
   VisionConfig vision;
   AudioConfig audio;

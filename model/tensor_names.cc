@@ -47,7 +47,8 @@ std::string CanonicalTensorName(const std::string& name) {
 
 std::string InMemoryModulePath(const std::string& canonical, bool text_only) {
   constexpr std::string_view kLanguage = "model.language_model.";
-  if (text_only && StartsWith(canonical, kLanguage)) return "model." + canonical.substr(kLanguage.size());
+  if (text_only && StartsWith(canonical, kLanguage))
+    return "model." + canonical.substr(kLanguage.size());
   constexpr std::string_view kVision = "model.vision_embedder.";
   if (StartsWith(canonical, kVision))
     return "model.embed_vision." + canonical.substr(kVision.size());

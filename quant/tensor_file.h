@@ -96,9 +96,9 @@ struct TensorSpec {
 
 // Where everything lies in a file whose contents are declared up front.
 struct FileLayout {
-  std::string head;                         // the bytes before the data
-  std::vector<uint64_t> offsets, bytes;     // of each declared tensor, offsets from the file's start
-  uint64_t total = 0;                       // size of the file; what no tensor covers is zero
+  std::string head;                      // the bytes before the data
+  std::vector<uint64_t> offsets, bytes;  // of each declared tensor, offsets from the file's start
+  uint64_t total = 0;                    // size of the file; what no tensor covers is zero
 };
 
 // A small tensor in memory, float32.

@@ -95,8 +95,9 @@ void AddDoctor(CLI::App& cli) {
   CLI::App* app = cli.add_subcommand(
       "doctor", "find what users trip over in a checkpoint, adapter, GGUF or export, and mend it");
   auto args = std::make_shared<DoctorArgs>();
-  app->add_option("path", args->path,
-                  "Hugging Face, MLX or compressed-tensors folder, an adapter (PEFT, MLX, GGUF), or .gguf");
+  app->add_option(
+      "path", args->path,
+      "Hugging Face, MLX or compressed-tensors folder, an adapter (PEFT, MLX, GGUF), or .gguf");
   app->add_option("--fix", args->fix, "write a mended copy here (a new folder, or a new .gguf)");
   app->add_option("--base", args->options.base,
                   "of an adapter: its base's folder, to know all layers and shapes");

@@ -1,6 +1,7 @@
-// Golden data: expected numbers under the roots in LAPIDARY_GOLDEN (colon-separated; default: this repository's tests/golden).
-// A root may hold only some of the folders; other shapes, names and counts may stand in them. Tests iterate over what they find,
-// print every case with its measured error, print what is absent, and fail when no root has a case at all.
+// Golden data: expected numbers under the roots in LAPIDARY_GOLDEN (colon-separated; default: this
+// repository's tests/golden). A root may hold only some of the folders; other shapes, names and
+// counts may stand in them. Tests iterate over what they find, print every case with its measured
+// error, print what is absent, and fail when no root has a case at all.
 #ifndef LAPIDARY_TESTS_GOLDEN_H_
 #define LAPIDARY_TESTS_GOLDEN_H_
 

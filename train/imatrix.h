@@ -1,9 +1,9 @@
 // Measuring an importance matrix (quant/imatrix.h): for every matrix of the text decoder the
 // squares of its inputs, by column, summed over the tokens of a text or of a data set. What
 // `lapidary imatrix` writes and `lapidary export --imatrix` reads; the same numbers as
-// llama-imatrix, but for rounding: that tool sums in float32 and keeps keys and values in float16 (run
-// it with -ctk f32 -ctv f32 -fa off to compare), and it leaves out up to 15 tokens of a batch of
-// several chunks (-b as large as -c does not).
+// llama-imatrix, but for rounding: that tool sums in float32 and keeps keys and values in float16
+// (run it with -ctk f32 -ctv f32 -fa off to compare), and it leaves out up to 15 tokens of a batch
+// of several chunks (-b as large as -c does not).
 #ifndef LAPIDARY_TRAIN_IMATRIX_H_
 #define LAPIDARY_TRAIN_IMATRIX_H_
 

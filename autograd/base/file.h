@@ -81,7 +81,8 @@ void SyncFolder(const std::string& path);
 // system call.
 using FileHook = void (*)(const char* action, const std::string& path);
 void SetFileHook(FileHook hook);
-// For code that makes such a system call itself (renames of folders): calls the hook, if one is set.
+// For code that makes such a system call itself (renames of folders): calls the hook, if one is
+// set.
 void CallFileHook(const char* action, const std::string& path);
 
 }  // namespace lapidary

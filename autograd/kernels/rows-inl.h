@@ -33,10 +33,9 @@ HWY_INLINE void SumColumns(int64_t rows, Range cols, float* out, const Term& ter
 }
 
 void SumRows(const SumRowsArgs& a, Range cols) noexcept {
-  SumColumns(
-      a.rows, cols, a.sum,
-      [&](int64_t n, int64_t c, const auto& io, Vec sum)
-          LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.x + n * a.cols + c)); });
+  SumColumns(a.rows, cols, a.sum,
+             [&](int64_t n, int64_t c, const auto& io, Vec sum)
+                 LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.x + n * a.cols + c)); });
 }
 
 void ScaleColumns(const ScaleColumnsArgs& a, Range rows) noexcept {
@@ -60,12 +59,11 @@ void ScaleColumnsGradX(const ScaleColumnsArgs& a, Range rows) noexcept {
 }
 
 void ScaleColumnsGradG(const ScaleColumnsArgs& a, Range cols) noexcept {
-  SumColumns(
-      a.rows, cols, a.dg,
-      [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
-        const Vec scaled = hn::Mul(io.Load(a.k + c), io.Load(a.x + n * a.cols + c));
-        return hn::MulAdd(io.Load(a.dy + n * a.cols + c), scaled, sum);
-      });
+  SumColumns(a.rows, cols, a.dg,
+             [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
+               const Vec scaled = hn::Mul(io.Load(a.k + c), io.Load(a.x + n * a.cols + c));
+               return hn::MulAdd(io.Load(a.dy + n * a.cols + c), scaled, sum);
+             });
 }
 
 void RmsNorm(const RmsNormArgs& a, Range rows) noexcept {
@@ -112,12 +110,11 @@ void RmsNormGradX(const RmsNormArgs& a, Range rows) noexcept {
 }
 
 void RmsNormGradW(const RmsNormArgs& a, Range cols) noexcept {
-  SumColumns(
-      a.rows, cols, a.dw,
-      [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
-        const Vec unit = hn::Mul(io.Load(a.x + n * a.cols + c), Const(a.rstd[n]));
-        return hn::MulAdd(io.Load(a.dy + n * a.cols + c), unit, sum);
-      });
+  SumColumns(a.rows, cols, a.dw,
+             [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
+               const Vec unit = hn::Mul(io.Load(a.x + n * a.cols + c), Const(a.rstd[n]));
+               return hn::MulAdd(io.Load(a.dy + n * a.cols + c), unit, sum);
+             });
 }
 
 void LayerNorm(const LayerNormArgs& a, Range rows) noexcept {
@@ -170,18 +167,16 @@ void LayerNormGradX(const LayerNormArgs& a, Range rows) noexcept {
 void LayerNormGradW(const LayerNormArgs& a, Range cols) noexcept {
   if (a.dw) {
     SumColumns(
-        a.rows, cols, a.dw,
-        [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
+        a.rows, cols, a.dw, [&](int64_t n, int64_t c, const auto& io, Vec sum) LAPIDARY_INLINE {
           const Vec unit =
               hn::Mul(hn::Sub(io.Load(a.x + n * a.cols + c), Const(a.mean[n])), Const(a.rstd[n]));
           return hn::MulAdd(io.Load(a.dy + n * a.cols + c), unit, sum);
         });
   }
   if (a.db) {
-    SumColumns(
-        a.rows, cols, a.db,
-        [&](int64_t n, int64_t c, const auto& io, Vec sum)
-            LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.dy + n * a.cols + c)); });
+    SumColumns(a.rows, cols, a.db,
+               [&](int64_t n, int64_t c, const auto& io, Vec sum)
+                   LAPIDARY_INLINE { return hn::Add(sum, io.Load(a.dy + n * a.cols + c)); });
   }
 }
 

@@ -359,8 +359,8 @@ void Maker::WriteSheet() {
 }
 
 void CheckRange(const char* name, double value, double least, double most) {
-  LAPIDARY_CHECK(value >= least && value <= most, "make-data: ", name, " must be ", least,
-                 " to ", most, "; got ", value);
+  LAPIDARY_CHECK(value >= least && value <= most, "make-data: ", name, " must be ", least, " to ",
+                 most, "; got ", value);
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ TEST(Arena, VaryingSizesDoNotPileUp) {
   ResetHighWater();
   for (int step = 0; step < 100; ++step) {
     std::vector<std::shared_ptr<uint8_t[]>> blocks;
-    for (int i = 0; i < 10; ++i) blocks.push_back(AllocateBytes((1 << 20) + 40'000 * ((step * 37 + i * 11) % 101)));
+    for (int i = 0; i < 10; ++i)
+      blocks.push_back(AllocateBytes((1 << 20) + 40'000 * ((step * 37 + i * 11) % 101)));
   }
   const ArenaStats stats = GetArenaStats();
   EXPECT_LE(stats.reserved_bytes, stats.high_water_bytes + stats.high_water_bytes / 10);

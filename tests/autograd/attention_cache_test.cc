@@ -119,8 +119,7 @@ TEST(AttentionCache, SnapshotsGoOnApart) {
           return std::vector<float>(o.data(), o.data() + o.size());
         };
         AttentionCache one, left, right;
-        for (AttentionCache* cache : {&one, &left, &right})
-          append(*cache, 0, shared - cut, 1);
+        for (AttentionCache* cache : {&one, &left, &right}) append(*cache, 0, shared - cut, 1);
         append(one, shared - cut, cut, 1);
         AttentionCache two = one.Snapshot();
         for (int64_t n = shared; n < shared + 200; n += 50) append(one, n, 50, 2);

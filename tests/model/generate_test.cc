@@ -1,4 +1,5 @@
-// Generation against the plain forward pass: a cached continuation must give the logits of the whole sequence, bit for bit.
+// Generation against the plain forward pass: a cached continuation must give the logits of the
+// whole sequence, bit for bit.
 #include "model/generate.h"
 
 #include <gtest/gtest.h>
@@ -14,19 +15,22 @@ namespace lapidary {
 namespace {
 
 // Greedy continuation without a cache.
-std::vector<int32_t> GreedyByForward(Transformer& model, ModelInput input, int64_t count, const std::vector<int32_t>& suppressed,
-                                     Compute compute) {
+std::vector<int32_t> GreedyByForward(Transformer& model, ModelInput input, int64_t count,
+                                     const std::vector<int32_t>& suppressed, Compute compute) {
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < count; ++i) {
     Tape tape(Tape::Mode::kNoGrad);
     ForwardOptions options;
     options.compute = compute;
     const Var h = Forward(model, tape, input, options);
-    const Tensor last = Tensor::FromFloats({1, h.shape()[1]}, h.data() + (h.shape()[0] - 1) * h.shape()[1]);
+    const Tensor last =
+        Tensor::FromFloats({1, h.shape()[1]}, h.data() + (h.shape()[0] - 1) * h.shape()[1]);
     const Tensor logits =
-        Logits(last, model.head().Current(), static_cast<float>(model.config.text.final_logit_softcapping), compute);
+        Logits(last, model.head().Current(),
+               static_cast<float>(model.config.text.final_logit_softcapping), compute);
     for (int32_t id : suppressed) logits.data()[id] = -1e30f;
-    ids.push_back(static_cast<int32_t>(std::max_element(logits.data(), logits.data() + logits.size()) - logits.data()));
+    ids.push_back(static_cast<int32_t>(
+        std::max_element(logits.data(), logits.data() + logits.size()) - logits.data()));
     input.ids.push_back(ids.back());
     if (!input.types.empty()) input.types.push_back(0);
   }
@@ -43,8 +47,10 @@ TEST(Generate, CachedEqualsWholeForward) {
       const golden::Batch batch = golden::ReadBatch(file, StrCat("batch", i));
       if (batch.rows != 1 || batch.input.document_starts.size() != 1) continue;
       for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-        const std::vector<int32_t> suppressed = {loaded.model.config.eoi_token_id, loaded.model.config.eoa_token_id};
-        const std::vector<int32_t> want = GreedyByForward(loaded.model, batch.input, 30, suppressed, compute);
+        const std::vector<int32_t> suppressed = {loaded.model.config.eoi_token_id,
+                                                 loaded.model.config.eoa_token_id};
+        const std::vector<int32_t> want =
+            GreedyByForward(loaded.model, batch.input, 30, suppressed, compute);
         for (const int64_t chunk : {1000, 64, 9, 1}) {
           GenerateOptions options;
           options.compute = compute;
@@ -53,7 +59,8 @@ TEST(Generate, CachedEqualsWholeForward) {
           options.suppress_ids = suppressed;
           options.prefill_chunk = chunk;
           EXPECT_EQ(Generate(loaded.model, batch.input, options, {}).ids, want)
-              << folder << " batch " << i << " " << ComputeName(compute) << " prefill chunk " << chunk;
+              << folder << " batch " << i << " " << ComputeName(compute) << " prefill chunk "
+              << chunk;
           ++ran;
         }
       }
@@ -89,8 +96,8 @@ void Append(ModelInput* input, const std::vector<int32_t>& ids) {
 }
 
 // Turn after turn, sample after sample, with media: the same tokens with the cache as without, and
-// most of the prompt is not computed again. Turns go on from before the end of a prompt, too, as the
-// template makes them (an empty thought goes away), and answers are longer than the window.
+// most of the prompt is not computed again. Turns go on from before the end of a prompt, too, as
+// the template makes them (an empty thought goes away), and answers are longer than the window.
 TEST(Generate, PrefixCacheDoesNotChangeTokens) {
   Prompts golden = ReadPrompts();
   ASSERT_LT(golden.model.config.text.sliding_window, 90);
@@ -130,8 +137,8 @@ TEST(Generate, PrefixCacheDoesNotChangeTokens) {
   }
 }
 
-// Broken off before any matrix of any pass: what was written stands, and what the cache keeps does not
-// change the tokens that come later.
+// Broken off before any matrix of any pass: what was written stands, and what the cache keeps does
+// not change the tokens that come later.
 TEST(Generate, InterruptedAnywhere) {
   Prompts golden = ReadPrompts();
   GenerateOptions options;

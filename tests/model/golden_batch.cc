@@ -8,8 +8,9 @@ namespace lapidary::golden {
 namespace {
 
 // Valid rows of padded media features and the rows of the batch where they go.
-void AddPatches(const SafetensorsFile& file, const std::string& features, const std::string& positions,
-                const std::vector<int64_t>& where, std::vector<float>* values, ModelInput* input) {
+void AddPatches(const SafetensorsFile& file, const std::string& features,
+                const std::string& positions, const std::vector<int64_t>& where,
+                std::vector<float>* values, ModelInput* input) {
   if (!Has(file, features)) return;
   const StoredTensor& f = Get(file, features);
   const std::vector<float> all = Floats(file, features);
@@ -24,7 +25,8 @@ void AddPatches(const SafetensorsFile& file, const std::string& features, const 
     input->patch_positions.push_back(xy[2 * row + 1]);
     input->patch_rows.push_back(where[next++]);
   }
-  LAPIDARY_CHECK(next == where.size(), features, ": fewer patches than tokens; got ", next, " of ", where.size());
+  LAPIDARY_CHECK(next == where.size(), features, ": fewer patches than tokens; got ", next, " of ",
+                 where.size());
 }
 
 }  // namespace
@@ -43,7 +45,9 @@ bool Has(const SafetensorsFile& file, const std::string& name) {
   return false;
 }
 
-std::vector<float> Floats(const SafetensorsFile& file, const std::string& name) { return Get(file, name).ReadAll(); }
+std::vector<float> Floats(const SafetensorsFile& file, const std::string& name) {
+  return Get(file, name).ReadAll();
+}
 
 std::vector<int32_t> Ints(const SafetensorsFile& file, const std::string& name) {
   const StoredTensor& t = Get(file, name);
@@ -63,14 +67,18 @@ Batch ReadBatch(const SafetensorsFile& file, const std::string& prefix) {
   batch.rows = ids.shape.size() == 2 ? ids.shape[0] : 1;
   batch.width = ids.shape.back();
   const std::vector<int32_t> input_ids = Ints(file, prefix + ".input_ids");
-  const std::vector<int32_t> types = Has(file, prefix + ".mm_token_type_ids") ? Ints(file, prefix + ".mm_token_type_ids")
-                                                                              : std::vector<int32_t>(input_ids.size(), 0);
-  const std::vector<int32_t> mask = Has(file, prefix + ".attention_mask") ? Ints(file, prefix + ".attention_mask")
-                                                                          : std::vector<int32_t>(input_ids.size(), 1);
+  const std::vector<int32_t> types = Has(file, prefix + ".mm_token_type_ids")
+                                         ? Ints(file, prefix + ".mm_token_type_ids")
+                                         : std::vector<int32_t>(input_ids.size(), 0);
+  const std::vector<int32_t> mask = Has(file, prefix + ".attention_mask")
+                                        ? Ints(file, prefix + ".attention_mask")
+                                        : std::vector<int32_t>(input_ids.size(), 1);
   const bool packed = Has(file, prefix + ".position_ids");
-  const std::vector<int32_t> positions = packed ? Ints(file, prefix + ".position_ids") : std::vector<int32_t>();
-  const std::vector<int32_t> labels =
-      Has(file, prefix + ".labels") ? Ints(file, prefix + ".labels") : std::vector<int32_t>(input_ids.size(), -100);
+  const std::vector<int32_t> positions =
+      packed ? Ints(file, prefix + ".position_ids") : std::vector<int32_t>();
+  const std::vector<int32_t> labels = Has(file, prefix + ".labels")
+                                          ? Ints(file, prefix + ".labels")
+                                          : std::vector<int32_t>(input_ids.size(), -100);
   ModelInput& input = batch.input;
   std::vector<int64_t> by_type[4];
   for (int64_t b = 0; b < batch.rows; ++b) {
@@ -79,7 +87,8 @@ Batch ReadBatch(const SafetensorsFile& file, const std::string& prefix) {
       const int64_t i = b * batch.width + t;
       if (!mask[i]) continue;
       const int64_t n = input.size();
-      if (first || (packed && positions[i] == 0)) input.document_starts.push_back(static_cast<int32_t>(n));
+      if (first || (packed && positions[i] == 0))
+        input.document_starts.push_back(static_cast<int32_t>(n));
       first = false;
       input.ids.push_back(input_ids[i]);
       input.types.push_back(static_cast<uint8_t>(types[i]));
@@ -93,11 +102,14 @@ Batch ReadBatch(const SafetensorsFile& file, const std::string& prefix) {
     }
   }
   std::vector<float> values;
-  AddPatches(file, prefix + ".pixel_values", prefix + ".image_position_ids", by_type[1], &values, &input);
-  AddPatches(file, prefix + ".pixel_values_videos", prefix + ".video_position_ids", by_type[2], &values, &input);
+  AddPatches(file, prefix + ".pixel_values", prefix + ".image_position_ids", by_type[1], &values,
+             &input);
+  AddPatches(file, prefix + ".pixel_values_videos", prefix + ".video_position_ids", by_type[2],
+             &values, &input);
   if (!values.empty()) {
     const int64_t count = static_cast<int64_t>(input.patch_rows.size());
-    input.patches = Tensor::FromFloats({count, static_cast<int64_t>(values.size()) / count}, values.data());
+    input.patches =
+        Tensor::FromFloats({count, static_cast<int64_t>(values.size()) / count}, values.data());
   }
   if (Has(file, prefix + ".input_features")) {
     const StoredTensor& f = Get(file, prefix + ".input_features");
@@ -108,10 +120,12 @@ Batch ReadBatch(const SafetensorsFile& file, const std::string& prefix) {
     std::vector<float> frames;
     const int64_t width = f.shape.back();
     for (int64_t row = 0; row < f.rows(); ++row) {
-      if (valid[row]) frames.insert(frames.end(), all.begin() + row * width, all.begin() + (row + 1) * width);
+      if (valid[row])
+        frames.insert(frames.end(), all.begin() + row * width, all.begin() + (row + 1) * width);
     }
     const int64_t count = static_cast<int64_t>(frames.size()) / width;
-    LAPIDARY_CHECK(count == static_cast<int64_t>(by_type[3].size()), prefix, ": frames must fill the audio tokens");
+    LAPIDARY_CHECK(count == static_cast<int64_t>(by_type[3].size()), prefix,
+                   ": frames must fill the audio tokens");
     input.audio_frames = Tensor::FromFloats({count, width}, frames.data());
     input.audio_rows = by_type[3];
   }
@@ -141,7 +155,8 @@ std::vector<float> KeptRows(const Batch& batch, const std::vector<float>& full) 
   const int64_t width = static_cast<int64_t>(full.size()) / (batch.rows * batch.width);
   std::vector<float> rows;
   rows.reserve(batch.kept.size() * width);
-  for (int64_t i : batch.kept) rows.insert(rows.end(), full.begin() + i * width, full.begin() + (i + 1) * width);
+  for (int64_t i : batch.kept)
+    rows.insert(rows.end(), full.begin() + i * width, full.begin() + (i + 1) * width);
   return rows;
 }
 

@@ -1,5 +1,5 @@
-// Reads the batches of golden/model/<name>/ (tests/golden/README.md) into the model's flat input: rows of a batch become documents, padding is
-// dropped, media go where their tokens stand.
+// Reads the batches of golden/model/<name>/ (tests/golden/README.md) into the model's flat input:
+// rows of a batch become documents, padding is dropped, media go where their tokens stand.
 #ifndef LAPIDARY_TESTS_MODEL_GOLDEN_BATCH_H_
 #define LAPIDARY_TESTS_MODEL_GOLDEN_BATCH_H_
 

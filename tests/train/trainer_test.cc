@@ -48,8 +48,8 @@ TEST(Trainer, LearnsAndWritesEverything) {
   ASSERT_EQ(evals.size(), 5u);  // before, after steps 5, 10, 15, at the end
   EXPECT_LT(evals.back(), evals.front());
   for (const char* name : {"adapter_model.safetensors", "adapter_config.json", "metrics.jsonl",
-                           "report.html", "run_card.json", "training_config.json", "checkpoint-18/trainer_state.h5",
-                           "checkpoint-18/trainer_state.json"}) {
+                           "report.html", "run_card.json", "training_config.json",
+                           "checkpoint-18/trainer_state.h5", "checkpoint-18/trainer_state.json"}) {
     EXPECT_TRUE(fs::exists(out + "/" + name)) << name;
   }
   EXPECT_EQ(std::distance(fs::directory_iterator(out), fs::directory_iterator()),
@@ -65,8 +65,9 @@ TEST(Trainer, LearnsAndWritesEverything) {
   EXPECT_EQ(report.find("<script"), std::string::npos);
   EXPECT_EQ(report.find("http://"), std::string::npos);
   EXPECT_EQ(report.find("https://"), std::string::npos);
-  for (const char* text : {"Loss", "Learning rate", "Gradient norm", "Held-out data", "Answers", "Samples by length", "tokens in the longest sample", "--set output_dir=",
-                           "SHA-256", "amber and a little more", "</html>"}) {
+  for (const char* text : {"Loss", "Learning rate", "Gradient norm", "Held-out data", "Answers",
+                           "Samples by length", "tokens in the longest sample",
+                           "--set output_dir=", "SHA-256", "amber and a little more", "</html>"}) {
     EXPECT_NE(report.find(text), std::string::npos) << text;
   }
 }
