@@ -1,6 +1,6 @@
 // How much of what quantization costs is won back by training on the grid. One command:
 //   bench_qat_recovery [--results FILE] [--text PATH ...] [--seeds 3] [--pretrain 700]
-//                      [--steps 500] [--grids q4_0,int3_g32,mxfp4] [--arms ...] [--json]
+//                      [--steps 1000] [--grids q4_0,int3_g32,mxfp4] [--arms ...] [--json]
 // A small model (4 layers, 256 wide) is pre-trained on text of this machine (by default the headers
 // of its C++ library), then taken on for the same steps, on the same data, in several ways:
 //   control    full fine-tuning in full precision
